@@ -1,0 +1,3 @@
+"""Version of the layer schema that this package writes."""
+
+SCHEMA_VERSION = "1.0"
