@@ -220,6 +220,14 @@ def test_frozen_0_9_becomes_1_0() -> None:
     }
 
 
+def test_boxes_at_one_instant_stay_single_in_the_migration() -> None:
+    source = json.loads((FROZEN / "0.9.json").read_text("utf-8"))
+    twin = {**source["boxes3d"][0], "id": "b2-twin"}
+    layer = read_layer({**source, "boxes3d": [*source["boxes3d"], twin]})
+    assert layer.tracks_3d == []
+    assert [box.id for box in layer.boxes_3d] == ["b1", "b2", "b2-twin", "b3", "b4", "b5"]
+
+
 def test_every_old_version_has_a_frozen_file() -> None:
     assert {path.stem for path in FROZEN.glob("*.json")} == {*MIGRATIONS, SCHEMA_VERSION}
 
@@ -266,6 +274,13 @@ def test_old_document_that_breaks_its_own_schema_is_refused() -> None:
     "text", ["", "{", "[]", "3", '{"a": NaN}', b"\xff{}", '{"schema_version": "1.0"}']
 )
 def test_what_is_not_a_layer_is_refused(text: str | bytes) -> None:
+    with pytest.raises(SchemaError):
+        read_layer(text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(value: str) -> None:
+    text = json.dumps({**HEAD, "future": 0}).replace('"future": 0', f'"future": {value}')
     with pytest.raises(SchemaError):
         read_layer(text)
 

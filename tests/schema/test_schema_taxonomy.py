@@ -162,6 +162,15 @@ def test_extends_adds_and_replaces(tmp_path: Path, tabletop: Taxonomy) -> None:
     assert more.name == "more"
 
 
+def test_later_extensions_win(tmp_path: Path) -> None:
+    for name, rigid in (("a", "true"), ("b", "false")):
+        text = f'name: {name}\nversion: "1"\nobject_classes: [{{label: cloth, rigid: {rigid}}}]\n'
+        (tmp_path / f"{name}.yaml").write_text(text, "utf-8")
+    path = tmp_path / "c.yaml"
+    path.write_text('name: c\nversion: "1"\nextends: [a.yaml, b.yaml]\n', "utf-8")
+    assert load_taxonomy(path).object_classes[0].rigid is False
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -210,6 +219,10 @@ def test_good_layer_has_no_problems(tabletop: Taxonomy) -> None:
             _phase("d", "approach", 10, 50, actor="left"),
             _phase("e", "grasp", 50, 55, actor="left"),
             _phase("f", "retract", 55, 90, actor="left"),
+            # Annotated again in one view.
+            _phase("g", "approach", 0, 45, stream="camera_wrist"),
+            _phase("h", "grasp", 45, 60, stream="camera_wrist"),
+            _phase("i", "retract", 60, 100, stream="camera_wrist"),
         ],
         events=[{"id": "e1", "label": "contact", "stamp_ns": 40, "attributes": {"level": 1}}],
         objects=[{"id": "o", "object_id": "q", "label": "cube", "attributes": {"colour": "red"}}],
