@@ -1,0 +1,177 @@
+"""Append-only datasets: rows in, encoded chunks out, in bounded memory.
+
+A `Column` collects rows into one chunk-sized buffer. Full buffers go to the `ChunkSink`, which
+encodes them on worker threads and writes them from one place, in the order they were submitted,
+so that two runs over the same rows give the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.store.codecs import Pipeline
+from mmdata.store.journal import JournalWriter
+
+_IN_FLIGHT_BYTES = 48 << 20
+_ENCODERS = 2
+
+
+class ChunkSink:
+    """Encodes and writes chunks of all columns of one file, keeping the journal informed."""
+
+    def __init__(self, file: h5py.File, journal: JournalWriter) -> None:
+        self.file = file
+        self.journal = journal
+        self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="mmdata-encode")
+        # One thread, so that each column's running hash sees its rows in order.
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="mmdata-hash")
+        self._queue: deque[tuple[Column, int, Future[bytes], Future[None], int]] = deque()
+        self._in_flight = 0
+
+    def submit(self, column: Column, first_row: int, chunk: NDArray[Any], used: int) -> None:
+        """Queue one chunk; the first `used` rows of it are data, the rest padding.
+
+        Blocks while more than a fixed number of bytes is under way.
+        """
+        encoded = self._encoders.submit(column.pipeline.encode, chunk)
+        hashed = self._hasher.submit(column.hash_rows, chunk[:used])
+        self._queue.append((column, first_row, encoded, hashed, chunk.nbytes))
+        self._in_flight += chunk.nbytes
+        while self._in_flight > _IN_FLIGHT_BYTES:
+            self._write_oldest()
+
+    def drain(self) -> None:
+        """Write everything queued."""
+        while self._queue:
+            self._write_oldest()
+
+    def close(self) -> None:
+        """Stop the worker threads; queued chunks that were not drained are given up."""
+        self._queue.clear()
+        self._encoders.shutdown(cancel_futures=True)
+        self._hasher.shutdown(cancel_futures=True)
+
+    def _write_oldest(self) -> None:
+        column, first_row, encoded, hashed, size = self._queue.popleft()
+        self._in_flight -= size
+        data = encoded.result()
+        hashed.result()
+        offset = column.write_chunk(self.file, first_row, data)
+        self.journal.chunk(column.number, first_row, offset, len(data))
+
+
+class Column:
+    """One growing dataset of rows with a fixed dtype and shape."""
+
+    def __init__(
+        self,
+        sink: ChunkSink,
+        number: int,
+        path: str,
+        dtype: np.dtype[Any],
+        row_shape: tuple[int, ...],
+        chunk_rows: int,
+        pipeline: Pipeline,
+    ) -> None:
+        self.sink = sink
+        self.number = number
+        self.path = path
+        self.dtype = dtype
+        self.row_shape = row_shape
+        self.chunk_rows = max(1, chunk_rows)
+        self.pipeline = pipeline
+        self.rows = 0
+        self.dataset: h5py.h5d.DatasetID | None = None
+        self._buffer: NDArray[Any] | None = None
+        self._filled = 0
+        self._journaled = 0
+        self._submitted = 0
+        self._hash = hashlib.sha256()
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add rows (n, *row_shape). They are copied."""
+        self.rows += len(values)
+        while len(values):
+            if self._buffer is None:
+                self._buffer = np.empty((self.chunk_rows, *self.row_shape), self.dtype)
+            take = min(len(values), self.chunk_rows - self._filled)
+            self._buffer[self._filled : self._filled + take] = values[:take]
+            self._filled += take
+            values = values[take:]
+            if self._filled == self.chunk_rows:
+                self._submit(self._buffer)
+
+    def journal_tail(self) -> None:
+        """Give the journal the rows that are in no chunk yet and that it does not have."""
+        if self._buffer is None or self._filled == self._journaled:
+            return
+        fresh = self._buffer[self._journaled : self._filled]
+        first = self._submitted + self._journaled
+        self.sink.journal.rows(self.number, first, fresh.tobytes())
+        self._journaled = self._filled
+
+    def finish(self) -> None:
+        """Write what is left. A column that never filled a chunk gets one of exactly its size."""
+        if not self.rows:
+            self.chunk_rows = 1
+        if self._buffer is None or not self._filled:
+            return
+        chunk = self._buffer
+        if not self._submitted:
+            self.chunk_rows = self.rows
+            chunk = chunk[: self.rows]
+        else:
+            chunk[self._filled :] = np.zeros((), self.dtype)
+        self._submit(chunk)
+
+    def hash_rows(self, rows: NDArray[Any]) -> None:
+        """Feed rows to the running content hash (called in row order)."""
+        self._hash.update(rows.data if rows.flags.c_contiguous else rows.tobytes())
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the raw little-endian bytes of all rows written."""
+        return self._hash.hexdigest()
+
+    def create(self, file: h5py.File) -> h5py.h5d.DatasetID:
+        """The dataset, created when first needed."""
+        if self.dataset is not None:
+            return self.dataset
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((self.chunk_rows, *self.row_shape))
+        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        creation.set_obj_track_times(False)
+        self.pipeline.apply(
+            creation, self.chunk_rows * self.dtype.itemsize * int(np.prod(self.row_shape))
+        )
+        space = h5py.h5s.create_simple((0, *self.row_shape), (h5py.h5s.UNLIMITED, *self.row_shape))
+        links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+        links.set_create_intermediate_group(True)
+        kind = h5py.h5t.py_create(self.dtype, logical=True)
+        self.dataset = h5py.h5d.create(
+            file.id, self.path.encode(), kind, space, creation, lcpl=links
+        )
+        return self.dataset
+
+    def write_chunk(self, file: h5py.File, first_row: int, data: bytes) -> int:
+        """Write an encoded chunk; returns where it lies in the file."""
+        dataset = self.create(file)
+        rows = min(first_row + self.chunk_rows, self._submitted)
+        if rows > dataset.shape[0]:
+            dataset.set_extent((rows, *self.row_shape))
+        where = (first_row, *([0] * len(self.row_shape)))
+        dataset.write_direct_chunk(where, data)
+        return int(dataset.get_chunk_info_by_coord(where).byte_offset)
+
+    def _submit(self, chunk: NDArray[Any]) -> None:
+        first, used = self._submitted, self._filled
+        self._buffer, self._filled, self._journaled = None, 0, 0
+        self._submitted += used
+        self.sink.submit(self, first, chunk, used)
