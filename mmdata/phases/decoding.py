@@ -1,0 +1,179 @@
+"""From evidence to phases: a grammar decoded over candidate boundaries, or plain unnamed segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mmdata.phases.evidence import Evidence, candidate_times, strengths
+from mmdata.phases.grammar import Grammar
+from mmdata.phases.hsmm import NEVER, Lattice, decode
+from mmdata.phases.inputs import Floats
+from mmdata.phases.settings import Settings
+from scipy.signal import find_peaks
+
+BOUNDARY_GAIN, BOUNDARY_COST = 6.0, 3.0
+"""Log odds of a boundary: -COST where nothing changed, GAIN - COST on full evidence."""
+TRUST = (1.0, 0.75, 0.55, 0.4)
+"""Worth of the kinds a state lists under `enter`, in their order."""
+OTHER = 0.25
+"""Worth of an instant of a kind the state does not list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A decoded phase in seconds; evidence names what marks its beginning."""
+
+    label: str
+    start_s: float
+    end_s: float
+    confidence: float
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Phases, and how well the grammar explains the facts: nats per fact, log(1/2) is chance."""
+
+    segments: tuple[Segment, ...]
+    fit: float
+    grammar: str | None
+
+
+def emission_rates(evidence: Evidence, grammar: Grammar) -> tuple[Floats, Floats]:
+    """(n, S) log-likelihood per instant of each state, and (n,) weight of the facts there."""
+    n = evidence.grid.n
+    out = np.zeros((n, len(grammar.states)))
+    weight = np.zeros(n)
+    for name, (value, matters) in evidence.facts.items():
+        weight += matters
+        p = np.array([s.expect.get(name, 0.5) for s in grammar.states.values()])
+        p = np.clip(p, 0.01, 0.99)
+        value = np.clip(value, 0.0, 1.0)
+        out += matters[:, None] * (value[:, None] * np.log(p) + (1 - value)[:, None] * np.log1p(-p))
+    return out, weight
+
+
+def entering(
+    evidence: Evidence, grammar: Grammar, times: Floats, settings: Settings
+) -> tuple[Floats, dict[str, Floats]]:
+    """(K, S) score of entering each state at each candidate, and the strengths by kind."""
+    kinds = sorted({i.kind for i in evidence.instants})
+    seen = {k: strengths(evidence.instants, k, times, settings.boundary_sigma_s) for k in kinds}
+    anything = np.max([*seen.values(), np.zeros(len(times))], axis=0)
+    out = np.empty((len(times), len(grammar.states)))
+    for s, state in enumerate(grammar.states.values()):
+        worth = OTHER * anything
+        for trust, kind in zip(TRUST, state.enter, strict=False):
+            if kind in seen:
+                worth = np.maximum(worth, trust * seen[kind])
+        out[:, s] = BOUNDARY_GAIN * worth - BOUNDARY_COST
+    return out, seen
+
+
+def lattice_of(
+    evidence: Evidence, grammar: Grammar, times: Floats, settings: Settings
+) -> tuple[Lattice, dict[str, Floats], Floats, Floats]:
+    """The decoding lattice; also strengths by kind, per-instant emissions and their weight."""
+    rates, weight = emission_rates(evidence, grammar)
+    step = evidence.grid.step_s
+    summed = np.concatenate([np.zeros((1, rates.shape[1])), np.cumsum(rates, axis=0)])
+    index = np.clip(np.rint(times / step).astype(np.int64), 0, evidence.grid.n)
+    enter, seen = entering(evidence, grammar, times, settings)
+    names = list(grammar.states)
+    states = list(grammar.states.values())
+
+    def logs(table: dict[str, float], missing: float) -> Floats:
+        return np.array([np.log(table[n]) if n in table else missing for n in names])
+
+    lattice = Lattice(
+        times,
+        summed[index] * (step / settings.emission_time_s),
+        enter,
+        logs(grammar.start, -6.0),
+        logs(grammar.end, -4.0) if grammar.end else np.zeros(len(names)),
+        np.array([logs(s.next, NEVER) for s in states]),
+        np.log([s.typical_s for s in states]),
+        np.array([s.spread for s in states]),
+        np.array([s.shortest_s for s in states]),
+    )
+    return lattice, seen, rates, weight
+
+
+def decode_grammar(evidence: Evidence, grammar: Grammar, settings: Settings) -> Decoded:
+    """Phases of the best path through the grammar."""
+    times = candidate_times(evidence)
+    lattice, seen, rates, weight = lattice_of(evidence, grammar, times, settings)
+    stays, _ = decode(lattice)
+    names = list(grammar.states)
+    step = evidence.grid.step_s
+    segments: list[Segment] = []
+    explained = 0.0
+    for stay in stays:
+        start, end = float(times[stay.first]), float(times[stay.last])
+        a, b = round(start / step), max(round(end / step), round(start / step) + 1)
+        explained += float(rates[a:b, stay.state].sum())
+        marks = marks_at(seen, stay.first) if stay.first > 0 else ("episode start",)
+        segments.append(
+            Segment(grammar.label(names[stay.state]), start, end, stay.posterior, marks)
+        )
+    return Decoded(tuple(segments), explained / max(float(weight.sum()), 1e-9), grammar.name)
+
+
+def marks_at(seen: dict[str, Floats], k: int) -> tuple[str, ...]:
+    """Kinds of evidence at candidate k, strongest first; "length" where there is none."""
+    strong = sorted(((float(v[k]), kind) for kind, v in seen.items() if v[k] > 0.15), reverse=True)
+    return tuple(f"{kind} {value:.2f}" for value, kind in strong) or ("length and order only",)
+
+
+WORTH = {
+    "contact_on": 1.0,
+    "contact_off": 1.0,
+    "tool_on": 0.8,
+    "tool_off": 0.8,
+    "start": 0.8,
+    "turn": 0.8,
+    "stop": 0.6,
+    "dip": 0.6,
+    "close_start": 0.5,
+    "open_end": 0.5,
+    "tilt_start": 0.4,
+    "tilt_stop": 0.4,
+}
+"""Worth of a kind of instant where no grammar says what to expect."""
+
+
+def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
+    """Segments between local maxima of the fused evidence, labelled `segment`.
+
+    The fused score adds up kinds and effectors (each once), so agreement counts; a boundary takes
+    the time of its most trusted instant, and its score squashed to 0 to 1 is its confidence.
+    """
+    grid = evidence.grid
+    end = (grid.n - 1) * grid.step_s
+    kinds = {(i.kind, i.effector) for i in evidence.instants}
+    score = np.zeros(grid.n)
+    for kind, effector in kinds:
+        mine = [i for i in evidence.instants if (i.kind, i.effector) == (kind, effector)]
+        at = strengths(mine, kind, grid.seconds, settings.boundary_sigma_s)
+        score += WORTH.get(kind, 0.5) * at
+    peaks, _ = find_peaks(
+        score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
+    )
+    cuts, why, sure = [0.0], [("episode start",)], [1.0]
+    for i in peaks.tolist():
+        at = i * grid.step_s
+        near = [x for x in evidence.instants if abs(x.seconds - at) < settings.merge_s]
+        if not near or at < settings.unnamed_min_s or at > end - settings.unnamed_min_s:
+            continue
+        lead = max(near, key=lambda x: WORTH.get(x.kind, 0.5) * x.strength)
+        cuts.append(lead.seconds)
+        why.append(tuple(sorted({f"{x.kind} {x.strength:.2f}" for x in near})))
+        sure.append(float(score[i] / (score[i] + settings.unnamed_threshold)))
+    cuts.append(end)
+    segments = [
+        Segment("segment", a, b, c, w)
+        for a, b, c, w in zip(cuts, cuts[1:], sure, why, strict=False)
+        if b > a
+    ]
+    return Decoded(tuple(segments), float("nan"), None)
