@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -86,7 +86,7 @@ class AlignedSample(Mapping[str, Any]):
         return f"<AlignedSample tick_ns={self.tick_ns}; {shown}>"
 
 
-class AlignedView(Sequence[AlignedSample]):
+class AlignedView:
     """The episode on one timeline; `view[k]` is tick k. Samples are read when looked up."""
 
     def __init__(self, timeline: Timeline, streams: Mapping[str, Stream]) -> None:
@@ -131,6 +131,9 @@ class AlignedView(Sequence[AlignedSample]):
             residuals[name] = int(aligned.residual_ns[k]) if i >= 0 else None
             readers[name] = self._reader(name, i, tick)
         return AlignedSample(tick, readers, residuals)
+
+    def __iter__(self) -> Iterator[AlignedSample]:
+        return (self[k] for k in range(len(self)))
 
     def _reader(self, name: str, i: int, tick_ns: int) -> Callable[[], Any]:
         if i < 0:
@@ -205,7 +208,7 @@ class Episode:
         """
         if name is None and self.timelines:
             name = next(iter(self.timelines))
-        if name not in self.timelines:
+        if name is None or name not in self.timelines:
             have = ", ".join(self.timelines) or "none"
             raise KeyError(
                 f"episode {self.episode_id!r} has no timeline {name!r} (it has: {have}); "

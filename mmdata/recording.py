@@ -139,7 +139,7 @@ class Recording(ABC):
     """An open recording. Use as a context manager.
 
     `account`, `rig`, `metadata` and `layers` (annotation layers that came along: name -> JSON
-    document of the annotation schema) fill while `read` runs, and are complete when it is exhausted.
+    document of the annotation schema) fill while `read` runs; then they are complete.
     """
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class Recording(ABC):
         """The files it consists of (hashed for the provenance)."""
         return ()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most recordings hold nothing open)
         """Release files."""
 
     def __enter__(self) -> Self:
@@ -192,7 +192,7 @@ class Recording(ABC):
 
 
 class Converter(ABC):
-    """One log format. Subclass it, list it in a converter table (see docs/adding-a-converter.md)."""
+    """One log format. Subclass it and list it in a converter table."""
 
     #: Short name, as in `mmdata convert --format NAME`.
     name: ClassVar[str]

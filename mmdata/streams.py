@@ -140,7 +140,7 @@ class LazyArray(Protocol):
     def __getitem__(self, key: Any) -> Any: ...
 
 
-class Stream(Sequence[Any]):
+class Stream:
     """One stream of an episode, or a contiguous view of one.
 
     `stream[i]` is sample i; `stream[a:b]` a view; `stream["field"]` a whole field, (n, ...) or

@@ -19,6 +19,7 @@ _MIN_SAMPLES = 10
 #: A stream counts as steady when its 90th percentile period is below this many median periods.
 _STEADY = 3.0
 _FASTEST_DEFAULT_HZ = 50.0
+_MAX_TICKS = 100_000_000
 
 
 def fixed_rate_ticks(start_ns: int, end_ns: int, rate_hz: float) -> Stamps:
@@ -29,6 +30,11 @@ def fixed_rate_ticks(start_ns: int, end_ns: int, rate_hz: float) -> Stamps:
     if not 0 < rate_hz <= 1e6:
         raise ConfigError(f"a timeline's rate must be in (0, 1e6] Hz, not {rate_hz:g}")
     count = int((end_ns - start_ns) * rate_hz // SECOND_NS) + 1
+    if count > _MAX_TICKS:
+        raise ConfigError(
+            f"{rate_hz:g} Hz from {start_ns} to {end_ns} makes {count:,} ticks; are the stamps of "
+            "all streams in one epoch?"
+        )
     steps = np.arange(max(0, count), dtype=np.float64) * (SECOND_NS / rate_hz)
     return start_ns + np.rint(steps).astype(np.int64)
 
@@ -45,7 +51,7 @@ def default_tolerance_ns(stream: Stream) -> int | None:
 
 
 def default_policy(stream: Stream, lookahead: bool) -> Policy:
-    """ "previous"; for views that may look ahead, "linear" for signals and "nearest" for the rest."""
+    """Causal "previous"; with lookahead "linear" or "slerp" for signals, "nearest" for the rest."""
     if not lookahead:
         return "previous"
     dense_float = stream.fields and all(
@@ -74,22 +80,28 @@ def build_timeline(
     if (rate_hz is None) == (reference_stream is None):
         raise ConfigError("a timeline needs either a rate or a reference stream")
     policies, tolerances_ns = policies or {}, tolerances_ns or {}
-    for stream in [*policies, *tolerances_ns, *([reference_stream] if reference_stream else [])]:
-        if stream not in streams:
-            raise ConfigError(f"no stream {stream!r}; there are: {', '.join(streams)}")
+    for asked in [*policies, *tolerances_ns, *([reference_stream] if reference_stream else [])]:
+        if asked not in streams:
+            raise ConfigError(f"no stream {asked!r}; there are: {', '.join(streams)}")
+    tolerances = {name: default_tolerance_ns(stream) for name, stream in streams.items()}
     if reference_stream is not None:
         ticks = np.unique(streams[reference_stream].stamp_ns)
     else:
         assert rate_hz is not None
-        starts = [s.start_ns for s in streams.values() if s.start_ns is not None]
-        ends = [s.end_ns for s in streams.values() if s.end_ns is not None]
-        ticks = (
-            fixed_rate_ticks(min(starts), max(ends), rate_hz) if starts else np.empty(0, np.int64)
-        )
+        # A latched message may be hours older than the recording: events do not set its span.
+        steady = [s for n, s in streams.items() if tolerances[n] is not None]
+        spans = [
+            (s.start_ns, s.end_ns)
+            for s in steady or streams.values()
+            if s.start_ns is not None and s.end_ns is not None
+        ]
+        ticks = np.empty(0, np.int64)
+        if spans:
+            ticks = fixed_rate_ticks(min(a for a, _ in spans), max(b for _, b in spans), rate_hz)
     aligned = {}
     for stream_name, stream in streams.items():
         policy = policies.get(stream_name) or default_policy(stream, lookahead)
-        tolerance = tolerances_ns.get(stream_name, default_tolerance_ns(stream))
+        tolerance = tolerances_ns.get(stream_name, tolerances[stream_name])
         index, residual = align_stream(stream.stamp_ns, ticks, policy, tolerance)
         aligned[stream_name] = AlignedStream(policy, tolerance, index, residual)
     return Timeline(

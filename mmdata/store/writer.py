@@ -467,7 +467,7 @@ def _compressed(info: StreamInfo, column: str) -> bool:
 
 
 def _chunk_rows(info: StreamInfo, column: str, values: np.ndarray[Any, Any]) -> int:
-    row_bytes = max(1, values.dtype.itemsize * int(np.prod(values.shape[1:])))
+    row_bytes: int = max(1, values.dtype.itemsize * int(np.prod(values.shape[1:])))
     field = info.fields.get(column)
     if info.kind in (Kind.IMAGE, Kind.DEPTH) and field is not None and not field.ragged:
         return 1
