@@ -1,1 +1,10 @@
-"""mmdata."""
+"""Converters that come with mmdata, one log format each. Nothing loads before it is needed."""
+
+from __future__ import annotations
+
+from mmdata.registry import Entry
+
+CONVERTERS: tuple[Entry, ...] = (
+    Entry("rosbag2", "mmdata_converters.rosbag2:RosBag2Converter"),
+    Entry("rosbag1", "mmdata_converters.rosbag1:RosBag1Converter"),
+)
