@@ -1,0 +1,92 @@
+"""Frames of a camera stream read as motion, and what pixels say about the camera itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.errors import MmdataError
+from mmdata.geometry import CameraModel
+from mmdata.streams import Stream
+from mmdata.sync.correlate import Signal
+from mmdata.sync.motion import CameraMotion, camera_motion, small_grey
+
+BLACK_LEVEL = 8.0
+"""Mean grey (of 255) up to which a frame counts as black."""
+
+_STILL_IMAGES = ("jpeg", "png", "jpg", "webp")
+
+
+def read_camera_motion(stream: Stream, camera: CameraModel | None = None) -> CameraMotion | None:
+    """Motion of an image stream; None when fewer than 8 frames can be decoded.
+
+    Frames that cannot be decoded are left out, with their stamps.
+    """
+    kept: list[int] = []
+    stamps = stream.stamp_ns
+    focal = 0.8 if camera is None else float(camera.K[0, 0]) / camera.width
+
+    frames = list(_frames(stream, kept))
+    if len(frames) < 8:
+        return None
+    shape = frames[0].shape
+    same = [i for i, frame in enumerate(frames) if frame.shape == shape]
+    distinct = np.r_[True, np.diff(stamps[kept][same]) > 0]
+    chosen = np.asarray(same)[distinct]
+    return camera_motion(
+        stamps[np.asarray(kept)[chosen]], [frames[i] for i in chosen], focal_widths=focal
+    )
+
+
+def camera_facts(motion: CameraMotion, speed: Signal | None) -> dict[str, Any]:
+    """How much of the stream is black or stands still, as a ledger's stream facts.
+
+    ``still_while_moving_s`` counts only identical frames during which another stream reports
+    motion (``speed``): a camera that looks at a scene at rest is not frozen.
+    """
+    step = np.diff(np.r_[motion.stamp_ns[0], motion.stamp_ns]) / 1e9
+    facts: dict[str, Any] = {
+        "frames_checked": len(motion.brightness),
+        "black_fraction": round(float(np.mean(motion.brightness <= BLACK_LEVEL)), 4),
+        "still_fraction": round(float(np.mean(motion.still)), 4),
+        "still_longest_s": round(_longest(motion.still, step), 3),
+    }
+    if speed is not None:
+        size = np.linalg.norm(speed.value, axis=1)
+        fast = np.interp(
+            (motion.stamp_ns - speed.stamp_ns[0]).astype(float),
+            (speed.stamp_ns - speed.stamp_ns[0]).astype(float),
+            size,
+            left=0.0,
+            right=0.0,
+        ) > 0.2 * float(np.quantile(size, 0.95))
+        facts["still_while_moving_s"] = round(_longest(motion.still & fast, step), 3)
+    return facts
+
+
+def stretch(stream: Stream, start_ns: int, end_ns: int) -> Stream:
+    """The part of a stream within [start, end]."""
+    return stream.between(start_ns, end_ns + 1)
+
+
+def _frames(stream: Stream, kept: list[int]) -> Iterator[NDArray[np.uint8]]:
+    encoded = (stream.info.encoding or "raw") in _STILL_IMAGES
+    for i in range(len(stream)):
+        try:
+            frame = small_grey(stream.encoded(i) if encoded else stream[i])
+        except (MmdataError, ValueError):
+            continue  # counted by the caller: kept has no entry for it
+        kept.append(i)
+        yield frame
+
+
+def _longest(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> float:
+    """Longest time (s) that ``mask`` stays true."""
+    best = run = 0.0
+    for on, dt in zip(mask.tolist(), step.tolist(), strict=True):
+        run = run + dt if on else 0.0
+        best = max(best, run)
+    return best

@@ -1,0 +1,191 @@
+"""Camera offset from labels: the reprojection residual of tracked boxes against image velocity.
+
+A camera whose stamps are late by tau shows at stamp t what happened at t - tau. A box that moves
+through the image at velocity v therefore appears v * tau behind where its 3D track projects to:
+residual = extrinsic error - tau * v. The regression's slope is the offset and its intercept takes
+what a wrong calibration adds, so the two are not mistaken for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmdata.geometry import CameraModel, Rig
+from mmdata.geometry.boxes import box_corners, project_box_bounds
+from mmdata.geometry.pose import interpolate_poses
+from mmdata.sync.correlate import Floats, OffsetEstimate, Stamps, abstain
+
+if TYPE_CHECKING:
+    from mmdata.geometry import SE3
+
+METHOD = "label_reprojection"
+HUBER = 1.345
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    min_boxes: int = 30
+    max_sigma_s: float = 0.003
+    max_offset_s: float = 0.5
+    min_velocity_px_s: float = 2.0
+    """Spread of image velocity below which nothing moves enough to tell."""
+    probe_s: float = 0.02
+    """Half distance over which image velocity is differenced."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Labelled 2D boxes of one camera with the 3D track they belong to.
+
+    residual_px (n, 2): centre of the 2D label minus projected centre; velocity_px_s (n, 2): image
+    velocity the 3D track predicts.
+    """
+
+    residual_px: Floats
+    velocity_px_s: Floats
+
+
+def label_offset(seen: Observation, config: LabelConfig | None = None) -> OffsetEstimate:
+    """Offset of the camera's stamps against the 3D labels' (positive: camera late).
+
+    Huber iteratively reweighted least squares of the residual on image velocity with one intercept
+    per image axis; sigma = sqrt(sum r^2 / n / sum v^2) over centred velocity, with the weights.
+    """
+    config = config or LabelConfig()
+    residual = np.asarray(seen.residual_px, np.float64)
+    velocity = np.asarray(seen.velocity_px_s, np.float64)
+    good = np.isfinite(residual).all(axis=1) & np.isfinite(velocity).all(axis=1)
+    residual, velocity = residual[good], velocity[good]
+    n = len(residual)
+    if n < config.min_boxes:
+        return abstain(METHOD, f"{n} matched boxes, {config.min_boxes} needed")
+    spread = float(np.sqrt(np.mean((velocity - np.median(velocity, axis=0)) ** 2)))
+    if spread < config.min_velocity_px_s:
+        return abstain(METHOD, f"image velocity spreads by {spread:.1f} px/s only")
+    weight = np.ones_like(residual)
+    slope, error, centred = 0.0, residual, velocity
+    for _ in range(50):
+        total = weight.sum(axis=0)
+        v0 = (weight * velocity).sum(axis=0) / total
+        r0 = (weight * residual).sum(axis=0) / total
+        centred, level = velocity - v0, residual - r0
+        new = float((weight * centred * level).sum() / (weight * centred**2).sum())
+        error = level - new * centred
+        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-9
+        weight = np.minimum(1.0, HUBER * scale / np.maximum(np.abs(error), 1e-12))
+        if abs(new - slope) < 1e-7:
+            break
+        slope = new
+    slope = new
+    variance = float((weight * error**2).sum() / max(weight.sum() - 3, 1))
+    sigma = float(np.sqrt(variance / (weight * centred**2).sum()))
+    tests = {"boxes": float(n), "sigma_ms": sigma * 1e3, "residual_px": float(np.sqrt(variance))}
+    if sigma > config.max_sigma_s:
+        reason = f"sigma {sigma * 1e3:.1f} ms is over {config.max_sigma_s * 1e3:g} ms"
+        return abstain(METHOD, reason, tests=tests)
+    if abs(slope) > config.max_offset_s:
+        return abstain(METHOD, f"slope of {-slope:.2f} s is no clock offset", tests=tests)
+    return OffsetEstimate(METHOD, -slope * 1e9, sigma * 1e9, None, tests)
+
+
+def observe(
+    tracks_3d: dict[str, tuple[Stamps, Floats, Floats, Floats]],
+    boxes_2d: list[tuple[str, int, tuple[float, float, float, float]]],
+    camera: CameraModel,
+    camera_SE3_world: SE3 | tuple[Stamps, Floats, Floats],
+    config: LabelConfig | None = None,
+) -> Observation:
+    """Match 2D boxes to 3D tracks by object id and predict where and how fast they appear.
+
+    tracks_3d: object id -> (stamp_ns (K,), center_m (K, 3), size_lwh_m (K, 3), wxyz (K, 4)).
+    boxes_2d: (object id, stamp_ns, xyxy in px). camera_SE3_world: a fixed pose, or the poses
+    (stamp_ns, position, orientation) of world_SE3_camera over time. Boxes that leave the image, on
+    either side, are left out: their centre is cut.
+    """
+    config = config or LabelConfig()
+    probe = round(config.probe_s * 1e9)
+    residuals, velocities = [], []
+    for identity, stamp, xyxy in boxes_2d:
+        track = tracks_3d.get(identity)
+        inside = xyxy[0] > 1 and xyxy[1] > 1
+        inside = inside and xyxy[2] < camera.width - 1 and xyxy[3] < camera.height - 1
+        if track is None or len(track[0]) < 2 or not inside:
+            continue
+        at = np.array([stamp - probe, stamp, stamp + probe])
+        at = np.clip(at, track[0][0], track[0][-1])
+        if at[1] != stamp or at[2] == at[0]:
+            continue
+        centre = _centres(track, at, camera, camera_SE3_world)
+        if not np.isfinite(centre).all():
+            continue
+        measured = np.array([(xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2])
+        residuals.append(measured - centre[1])
+        velocities.append((centre[2] - centre[0]) / ((at[2] - at[0]) / 1e9))
+    return Observation(
+        np.asarray(residuals, np.float64).reshape(-1, 2),
+        np.asarray(velocities, np.float64).reshape(-1, 2),
+    )
+
+
+def layer_observations(document: dict[str, Any], rig: Rig) -> Iterator[tuple[str, Observation]]:
+    """(camera stream, observations) for every camera that a layer labels in 2D and the rig places.
+
+    ``document`` is an annotation layer as parsed JSON. Cameras without intrinsics or without a
+    known transform to the frame of the 3D tracks are skipped: there is nothing to project with.
+    """
+    by_frame: dict[str, dict[str, tuple[Stamps, Floats, Floats, Floats]]] = {}
+    for track in document.get("tracks_3d", ()):
+        by_frame.setdefault(track["frame_id"], {})[track["object_id"]] = (
+            np.asarray(track["stamp_ns"], np.int64),
+            np.asarray(track["center_m"], np.float64),
+            np.asarray(track["size_lwh_m"], np.float64),
+            np.asarray(track["quaternion_wxyz"], np.float64),
+        )
+    by_stream: dict[str, list[tuple[str, int, tuple[float, float, float, float]]]] = {}
+    for track in document.get("tracks_2d", ()):
+        rows = by_stream.setdefault(track["stream"], [])
+        for stamp, box in zip(track["stamp_ns"], track["xyxy_px"], strict=True):
+            rows.append((track["object_id"], int(stamp), tuple(box)))
+    for box in document.get("boxes_2d", ()):
+        if box.get("object_id") is not None:
+            rows = by_stream.setdefault(box["stream"], [])
+            rows.append((box["object_id"], int(box["stamp_ns"]), tuple(box["xyxy_px"])))
+    for stream, boxes in by_stream.items():
+        sensor = rig.get(stream)
+        if sensor is None or sensor.camera is None:
+            continue
+        for frame, tracks in by_frame.items():
+            pose = rig.transform(stream, frame)
+            if pose is not None:
+                yield stream, observe(tracks, boxes, sensor.camera, pose)
+
+
+def _centres(
+    track: tuple[Stamps, Floats, Floats, Floats],
+    at: Stamps,
+    camera: CameraModel,
+    camera_SE3_world: SE3 | tuple[Stamps, Floats, Floats],
+) -> Floats:
+    """Centres (M, 2) of the projected rectangle at the instants ``at``; NaN where unseen."""
+    stamps, center, size, quaternion = track
+    moved, turned = interpolate_poses(stamps, center, quaternion, at)
+    i = np.clip(np.searchsorted(stamps, at), 0, len(stamps) - 1)
+    corners = box_corners(moved, size[i], turned)
+    if isinstance(camera_SE3_world, tuple):
+        from mmdata.geometry import SE3
+
+        position, orientation = interpolate_poses(*camera_SE3_world, at)
+        if not np.isfinite(position).all():
+            return np.full((len(at), 2), np.nan)
+        poses = [
+            SE3.from_quaternion(q, p).inverse() for q, p in zip(orientation, position, strict=True)
+        ]
+        corners = np.stack([pose.apply(c) for pose, c in zip(poses, corners, strict=True)])
+    else:
+        corners = camera_SE3_world.apply(corners)
+    bounds, _ = project_box_bounds(camera, corners)
+    return np.asarray((bounds[:, :2] + bounds[:, 2:]) / 2)

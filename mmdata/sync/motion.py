@@ -1,0 +1,154 @@
+"""Motion seen by cameras, as signals for :mod:`mmdata.sync.correlate`.
+
+Dense Farneback flow between consecutive grey frames at reduced size. A flow sample belongs to the
+**midpoint** of its pair of frames, and is divided by their distance in time, so drops and jitter do
+not pass for motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.sync.correlate import Floats, Signal, Stamps
+
+FLOW_WIDTH = 128
+"""Frames are reduced to about this width: motion, not detail, is wanted."""
+
+
+@dataclass(frozen=True)
+class CameraMotion:
+    """Per pair of frames, stamped at its midpoint; K = number of pairs.
+
+    speed      (K,) mean flow magnitude, widths/s.
+    field      (K, 4) mean flow x, y, divergence and curl, 1/s in widths.
+    rotation   (K, 3) camera rotation rate that explains the flow best, rad/s up to the scale of the
+               focal length; in the camera's own frame (x right, y down, z forward).
+    energy     (K,) mean absolute grey difference per second: the fallback without optical flow.
+    still      (K,) pairs whose pixels are identical.
+    brightness (K + 1,) mean grey of each frame, 0-255.
+    """
+
+    stamp_ns: Stamps
+    speed: Floats
+    field: Floats
+    rotation: Floats
+    energy: Floats
+    still: NDArray[np.bool_]
+    brightness: Floats
+
+    def signal(self, values: Floats) -> Signal:
+        return Signal(self.stamp_ns, values)
+
+
+def camera_motion(
+    stamp_ns: Stamps, frames: Iterable[NDArray[np.uint8]], *, focal_widths: float = 0.8
+) -> CameraMotion:
+    """Motion of a camera from its grey frames (H, W) uint8, all of one size, one per stamp.
+
+    ``focal_widths`` is the focal length over the image width; it only weighs roll against pan and
+    tilt, so the default of a usual lens (64 degrees) serves where the camera is not calibrated.
+    """
+    import cv2
+
+    stamps = np.asarray(stamp_ns, np.int64)
+    speed, field, rotation, energy, still, brightness = [], [], [], [], [], []
+    previous: NDArray[np.uint8] | None = None
+    solver: Floats | None = None
+    for i, frame in enumerate(frames):
+        brightness.append(float(frame.mean()))
+        if previous is not None:
+            dt = max(float(stamps[i] - stamps[i - 1]) / 1e9, 1e-6)
+            difference = float(cv2.absdiff(previous, frame).mean())
+            energy.append(difference / dt)
+            still.append(difference == 0.0)
+            if difference == 0.0:
+                flow = np.zeros((*frame.shape, 2), np.float32)
+            else:
+                flow = cv2.calcOpticalFlowFarneback(previous, frame, None, 0.5, 3, 15, 2, 5, 1.1, 0)
+            if solver is None:
+                solver = _rotation_solver(frame.shape, focal_widths)
+            grid = flow[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL].astype(np.float64)
+            grid /= frame.shape[1] * dt
+            speed.append(float(np.hypot(flow[..., 0], flow[..., 1]).mean()) / frame.shape[1] / dt)
+            field.append(_field(grid))
+            rotation.append(_robust_solve(solver, grid.reshape(-1)))
+        previous = frame
+    pairs = len(speed)
+    middle = stamps[:-1] + (stamps[1:] - stamps[:-1]) // 2
+    return CameraMotion(
+        stamp_ns=middle[:pairs],
+        speed=np.asarray(speed, np.float64),
+        field=np.asarray(field, np.float64).reshape(pairs, 4),
+        rotation=np.asarray(rotation, np.float64).reshape(pairs, 3),
+        energy=np.asarray(energy, np.float64),
+        still=np.asarray(still, bool),
+        brightness=np.asarray(brightness, np.float64),
+    )
+
+
+_CELL = 8
+
+
+def _field(grid: Floats) -> list[float]:
+    rows, columns = grid.shape[:2]
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
+    x, y = (x - x.mean()) / columns, (y - y.mean()) / columns
+    u, v = grid[..., 0], grid[..., 1]
+    weight = float((x * x + y * y).mean())
+    return [
+        float(u.mean()),
+        float(v.mean()),
+        float((u * x + v * y).mean()) / weight,
+        float((v * x - u * y).mean()) / weight,
+    ]
+
+
+def _rotation_solver(shape: tuple[int, ...], focal: float) -> Floats:
+    """Design matrix (2 cells, 3): flow in widths/s of a camera that turns at one rad/s."""
+    rows, columns = shape[0] // _CELL, shape[1] // _CELL
+    probe = np.zeros(shape)[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
+    rows, columns = probe.shape
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
+    x = (x * _CELL + _CELL // 2 - shape[1] / 2) / shape[1] / focal
+    y = (y * _CELL + _CELL // 2 - shape[0] / 2) / shape[1] / focal
+    u = np.stack([x * y, -(1 + x * x), y], axis=-1)
+    v = np.stack([1 + y * y, -x * y, -x], axis=-1)
+    return focal * np.stack([u, v], axis=2).reshape(-1, 3)
+
+
+def _robust_solve(design: Floats, flow: Floats) -> Floats:
+    """Least squares with two rounds of Huber weights: moving objects and parallax are outliers."""
+    weight: Floats = np.ones(len(flow))
+    omega: Floats = np.zeros(3)
+    for _ in range(3):
+        weighted = design * weight[:, None]
+        omega[:] = np.linalg.solve(weighted.T @ design + 1e-12 * np.eye(3), weighted.T @ flow)
+        residual = np.abs(flow - design @ omega)
+        scale = 1.345 * 1.4826 * float(np.median(residual)) + 1e-12
+        weight = np.minimum(1.0, scale / np.maximum(residual, 1e-12))
+    return omega
+
+
+def small_grey(data: bytes | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey frame of about ``FLOW_WIDTH`` columns from encoded bytes (JPEG, PNG) or from pixels.
+
+    JPEG is decoded at a fraction of its size, which is several times faster than in full.
+    """
+    import cv2
+
+    if isinstance(data, bytes):
+        raw = np.frombuffer(data, np.uint8)
+        grey = cv2.imdecode(raw, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+        if grey is None:
+            raise ValueError("not an image")
+    else:
+        grey = data if data.ndim == 2 else cv2.cvtColor(data, cv2.COLOR_RGB2GRAY)
+        if grey.dtype != np.uint8:
+            grey = cv2.convertScaleAbs(grey, alpha=255.0 / max(float(grey.max()), 1.0))
+    width = FLOW_WIDTH
+    height = max(16, round(grey.shape[0] * width / grey.shape[1]))
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
