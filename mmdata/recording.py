@@ -208,9 +208,18 @@ class Converter(ABC):
         """Whether path is of this format. Looks at few bytes, never raises."""
 
     @classmethod
+    def sources(cls, path: Path) -> Sequence[str]:
+        """Names of the recordings path holds: ("",) where it is one, else one per episode.
+
+        Datasets of many episodes (LeRobot, robomimic, RLDS ...) list them here, in their own
+        order. Reads no payload. Raises ConversionError as `open` does.
+        """
+        return ("",)
+
+    @classmethod
     @abstractmethod
-    def open(cls, path: Path) -> Recording:
-        """Open a recording.
+    def open(cls, path: Path, part: str = "") -> Recording:
+        """Open a recording; part is one of `sources(path)`, "" standing for the first.
 
         Raises ConversionError with a reason a user can act on; OSError passes through.
         """
