@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from mmdata.geometry.camera import CameraModel, LensModel
 from mmdata.geometry.quaternions import Floats, quat_conjugate, quat_rotate
 

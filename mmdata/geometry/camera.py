@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mmdata.geometry.quaternions import Floats
 
 MIN_DEPTH_M = 1e-6

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
 from mmdata.geometry.quaternions import (
     Floats,
     quat_conjugate,

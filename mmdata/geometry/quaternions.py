@@ -40,9 +40,18 @@ def quat_conjugate(q: npt.ArrayLike) -> Floats:
 def quat_rotate(q: npt.ArrayLike, v: npt.ArrayLike) -> Floats:
     """Vectors (..., 3) rotated by unit quaternions (..., 4)."""
     q, v = np.asarray(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
-    w, u = q[..., :1], q[..., 1:]
-    t = 2.0 * np.cross(u, v)
-    return np.asarray(v + w * t + np.cross(u, t))
+    w, x, y, z = (q[..., i] for i in range(4))
+    a, b, c = (v[..., i] for i in range(3))
+    # t = 2 u x v; v' = v + w t + u x t. Written out: np.cross costs more than the sums.
+    ta, tb, tc = 2.0 * (y * c - z * b), 2.0 * (z * a - x * c), 2.0 * (x * b - y * a)
+    return np.stack(
+        [
+            a + w * ta + y * tc - z * tb,
+            b + w * tb + z * ta - x * tc,
+            c + w * tc + x * tb - y * ta,
+        ],
+        axis=-1,
+    )
 
 
 def quat_to_matrix(q: npt.ArrayLike) -> Floats:

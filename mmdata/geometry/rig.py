@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from mmdata.geometry.camera import CameraModel
 from mmdata.geometry.pose import SE3
 

@@ -1,0 +1,68 @@
+"""A scanning LiDAR: every point is cast at its own instant, from where the sensor then is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmdata.geometry import quat_rotate
+from mmdata.simulate.scene import Floats, Panel, Solid, cast
+from mmdata.streams import Ragged
+
+RANGE_NOISE_M = 0.004
+
+
+def sweeps(
+    start_s: Floats,
+    span_s: float,
+    pose_at: Callable[[Floats], tuple[Floats, Floats]],
+    solids_at: Callable[[Floats], list[Solid]],
+    panels: Sequence[Panel],
+    rng: np.random.Generator,
+    *,
+    azimuth_rad: tuple[float, float] = (-0.85, 0.85),
+    elevation_rad: tuple[float, float] = (-0.35, 0.35),
+    columns: int = 160,
+    rings: int = 32,
+    range_noise_m: float = RANGE_NOISE_M,
+    max_range_m: float = 120.0,
+) -> dict[str, Any]:
+    """Points of sweeps that begin at start_s (N,) and take span_s each.
+
+    Returns:
+        Ragged fields: x, y, z (float32, metres, in the sensor's frame at the point's own
+        instant), intensity (float32, 0 to 1), ring (uint16) and point_offset_ns (int32, since
+        the sweep's start).
+    """
+    azimuth = np.linspace(*azimuth_rad, columns, endpoint=False)
+    elevation = np.linspace(*elevation_rad, rings)
+    a, e = np.meshgrid(azimuth, elevation, indexing="ij")
+    direction = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=-1)
+    direction = direction.reshape(-1, 3)
+    column = np.repeat(np.arange(columns), rings)
+    ring = np.tile(np.arange(rings, dtype=np.uint16), columns)
+    offset_ns = np.rint(np.arange(columns) * (span_s * 1e9 / columns)).astype(np.int32)
+    rows: dict[str, list[Any]] = {
+        n: [] for n in ("x", "y", "z", "intensity", "ring", "point_offset_ns")
+    }
+    for start in start_s:
+        t = start + offset_ns * 1e-9
+        position, orientation = pose_at(t)
+        solids = solids_at(t)
+        rays = quat_rotate(orientation[column], direction)
+        turned = [s.take(column) for s in solids]
+        hits = cast(position[column], rays, turned, panels)
+        seen = np.flatnonzero(hits.distance < max_range_m)
+        distance = hits.distance[seen] + rng.normal(0, range_noise_m, len(seen))
+        points = (direction[seen] * distance[:, None]).astype(np.float32)
+        shine = np.array([s.reflectivity for s in solids] + [0.35] * len(panels))
+        intensity = shine[hits.surface[seen]] * (0.3 + 0.7 * hits.cosine[seen])
+        for axis, name in enumerate("xyz"):
+            rows[name].append(points[:, axis])
+        rows["intensity"].append(intensity.astype(np.float32))
+        rows["ring"].append(ring[seen])
+        rows["point_offset_ns"].append(offset_ns[column[seen]])
+    dtypes = {"ring": np.uint16, "point_offset_ns": np.int32}
+    return {n: Ragged.from_rows(r, dtypes.get(n, np.float32)) for n, r in rows.items()}
