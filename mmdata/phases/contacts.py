@@ -121,9 +121,7 @@ def load_intervals(
     return [i for i in found if i.end_s - i.start_s >= settings.contact_gap_s]
 
 
-def _edge(
-    seconds: Floats, load: Floats, i: int, outward: int, floor: float
-) -> tuple[float, float]:
+def _edge(seconds: Floats, load: Floats, i: int, outward: int, floor: float) -> tuple[float, float]:
     """(instant, sigma) at which the load left the floor, near its outermost sample i above it."""
     j = i + outward
     if not 0 <= j < len(load):
@@ -278,7 +276,9 @@ def tool_contacts(
         return []
     force = smooth(motion.force, 0.02, grid)
     near = np.zeros(grid.n, bool)
-    cuts = sorted({0, grid.n, *(int(t / grid.step_s) for c in grasps for t in (c.start_s, c.end_s))})
+    cuts = sorted(
+        {0, grid.n, *(int(t / grid.step_s) for c in grasps for t in (c.start_s, c.end_s))}
+    )
     left = np.empty(grid.n)
     for a, b in zip(cuts, cuts[1:], strict=False):
         if b > a:

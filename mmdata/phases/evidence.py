@@ -36,6 +36,7 @@ class Evidence:
     grid: Grid
     facts: Mapping[str, tuple[Floats, Floats]]
     instants: Sequence[Instant]
+    top_speed_m_s: float = 0.0
 
 
 def _ramp(values: Floats, low: float, high: float) -> Floats:
@@ -45,7 +46,11 @@ def _ramp(values: Floats, low: float, high: float) -> Floats:
 
 
 def motion_facts(
-    motion: Motion, grasps: list[Contact], tools: list[Contact], moves: list[GripperMove], grid: Grid
+    motion: Motion,
+    grasps: list[Contact],
+    tools: list[Contact],
+    moves: list[GripperMove],
+    grid: Grid,
 ) -> dict[str, tuple[Floats, Floats]]:
     """Facts of one effector."""
     ones = np.ones(grid.n)
@@ -181,9 +186,7 @@ def dips(motion: Motion, grid: Grid, settings: Settings) -> list[Instant]:
     ]
 
 
-def strengths(
-    instants: Sequence[Instant], kind: str, at: Floats, sigma_s: float
-) -> Floats:
+def strengths(instants: Sequence[Instant], kind: str, at: Floats, sigma_s: float) -> Floats:
     """(K,) strongest instant of a kind near each time, faded by a Gaussian of its distance."""
     mine = [(i.seconds, i.strength) for i in instants if i.kind == kind]
     out = np.zeros(len(at))

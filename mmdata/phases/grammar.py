@@ -79,12 +79,14 @@ def read_grammar(path: Path | str) -> Grammar:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Grammar.model_validate(document)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{path}: not YAML: {_first_line(error)}") from error
     except ValidationError as error:
-        where = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]
-        )
+        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
         raise ConfigError(f"{path}: not a grammar: {where}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 @cache

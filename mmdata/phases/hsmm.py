@@ -77,8 +77,10 @@ def decode(lattice: Lattice) -> tuple[list[Stay], float]:
     source[0] = -1
     for k in range(1, K):
         i = _window(lattice, k)
-        stay = reach[i:k] - lattice.emissions[i:k] + _log_length(
-            lattice, lattice.times[k] - lattice.times[i:k]
+        stay = (
+            reach[i:k]
+            - lattice.emissions[i:k]
+            + _log_length(lattice, lattice.times[k] - lattice.times[i:k])
         )
         j = stay.argmax(axis=0)
         came[k] = i + j
@@ -117,9 +119,11 @@ def posteriors(lattice: Lattice, moves: Floats) -> Floats:
     reach[0] = lattice.start / heat
     for k in range(1, K):
         i = _window(lattice, k)
-        stay = reach[i:k] - emissions[i:k] + _log_length(
-            lattice, lattice.times[k] - lattice.times[i:k]
-        ) / heat
+        stay = (
+            reach[i:k]
+            - emissions[i:k]
+            + _log_length(lattice, lattice.times[k] - lattice.times[i:k]) / heat
+        )
         leave[k] = _logsum(stay) + emissions[k]
         reach[k] = _log_matmul(leave[k], trans) + enter[k]
     onward = np.full((K, S), NEVER)  # log mass after leaving s at k

@@ -205,5 +205,3 @@ def onset_errors_ms(predicted: Sequence[int], true: Sequence[int], within_ms: in
     """Signed errors of matched instants, predicted minus true, in ms."""
     pairs = match_instants(sorted(predicted), sorted(true), within_ms * 1_000_000)
     return np.array([(p - t) / 1e6 for p, t in pairs])
-
-

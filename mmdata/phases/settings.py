@@ -38,7 +38,7 @@ class Settings:
     """... and by at least this share of their range."""
     contact_gap_s: float = 0.08
     """Shorter gaps inside a contact, and shorter contacts, are taken for noise."""
-    hesitation_s: float = 0.6
+    hesitation_s: float = 0.8
     """A standstill inside a motion phase this long is a hesitation."""
     emission_time_s: float = 0.15
     """Time after which two moments count as independent evidence for a label."""

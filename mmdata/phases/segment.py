@@ -1,0 +1,331 @@
+"""`segment(episode)`: phases, events and outcome of one episode, and what they were read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdata.phases.base import base_evidence, hard_brakings
+from mmdata.phases.contacts import Contact, grasp_contacts, gripper_moves, tool_contacts
+from mmdata.phases.decoding import Decoded, decode_grammar, decode_unnamed
+from mmdata.phases.events import (
+    Found,
+    Outcome,
+    collisions,
+    grasp_events,
+    hesitations,
+    outcome_of,
+)
+from mmdata.phases.evidence import Evidence, Instant, motion_facts, motion_instants
+from mmdata.phases.features import Motion, Scales, grid_of, motion_signals
+from mmdata.phases.grammar import Grammar, find_grammar, shipped
+from mmdata.phases.grid import Grid
+from mmdata.phases.inputs import Floats, Inputs
+from mmdata.phases.metrics import Interval
+from mmdata.phases.settings import DEFAULTS, Settings
+from mmdata.phases.touch import audio_onsets
+
+FIT_NEEDED = -0.45
+"""Nats per fact a grammar must reach to be used unasked; guessing gives -0.69."""
+WORDS_BONUS = 0.05
+"""What a word of the task's description is worth when grammars compete, in nats per fact."""
+WALKING_M_S = 3.0
+"""A base that never exceeds this is taken for a robot rather than a road vehicle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A labelled interval [start_ns, end_ns)."""
+
+    label: str
+    start_ns: int
+    end_ns: int
+    confidence: float
+    evidence: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "start_ns": self.start_ns,
+            "end_ns": self.end_ns,
+            "confidence": round(self.confidence, 4),
+            "evidence": list(self.evidence),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A labelled instant."""
+
+    label: str
+    stamp_ns: int
+    confidence: float
+    evidence: tuple[str, ...]
+    effector: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        out = {
+            "label": self.label,
+            "stamp_ns": self.stamp_ns,
+            "confidence": round(self.confidence, 4),
+            "evidence": list(self.evidence),
+        }
+        return {**out, "effector": self.effector} if self.effector else out
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything read from the signals before a grammar is applied."""
+
+    grid: Grid
+    motions: tuple[Motion, ...]
+    grasps: Mapping[str, list[Contact]]
+    tools: Mapping[str, list[Contact]]
+    facts: Mapping[str, Mapping[str, tuple[Floats, Floats]]]
+    instants: tuple[Instant, ...]
+    base: Evidence | None
+    events: tuple[Found, ...]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """Phases and events of an episode. `grammar` is None for unnamed segments; `signals` says
+    what was used and from where; `fit` is nats per fact (None without a grammar).
+    """
+
+    phases: tuple[Phase, ...]
+    events: tuple[Event, ...]
+    outcome: Outcome
+    grammar: str | None
+    fit: float | None
+    signals: Mapping[str, str]
+    notes: tuple[str, ...]
+    analysis: Analysis
+
+    def intervals(self) -> list[Interval]:
+        """Phases as intervals for `mmdata.phases.metrics`."""
+        return [Interval(p.label, p.start_ns, p.end_ns) for p in self.phases]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: phases, events, and how they came about."""
+        return {
+            "phases": [p.to_dict() for p in self.phases],
+            "events": [e.to_dict() for e in self.events],
+            "outcome": {
+                "label": self.outcome.label,
+                "confidence": self.outcome.confidence,
+                "evidence": list(self.outcome.evidence),
+            },
+            "grammar": self.grammar,
+            "fit": None if self.fit is None else round(self.fit, 4),
+            "signals": dict(self.signals),
+            "notes": list(self.notes),
+        }
+
+
+def analyse(
+    inputs: Inputs, settings: Settings = DEFAULTS, scales: Mapping[str, Scales] | None = None
+) -> Analysis:
+    """Signals, contacts, evidence and events of an episode. `scales` fixes effectors' ranges."""
+    grid = grid_of(inputs, settings)
+    clicks = np.empty(0)
+    if inputs.audio is not None:
+        clicks = grid.offset(audio_onsets(inputs.audio)[0])
+    motions, grasps, tools, facts = [], {}, {}, {}
+    instants: list[Instant] = []
+    events: list[Found] = []
+    for effector in inputs.effectors:
+        given = (scales or {}).get(effector.name)
+        motion = motion_signals(effector, grid, settings, given)
+        moves = gripper_moves(motion, grid, settings)
+        held = grasp_contacts(motion, moves, clicks, grid, settings)
+        touched = tool_contacts(motion, held, grid, settings)
+        motions.append(motion)
+        grasps[motion.name], tools[motion.name] = held, touched
+        facts[motion.name] = motion_facts(motion, held, touched, moves, grid)
+        instants += motion_instants(motion, held, touched, moves, grid, settings)
+        events += grasp_events(motion, held, moves, grid, settings)
+        events += hesitations(motion, held, moves, grid, settings)
+        events += collisions(motion, held, touched, grid)
+        for c in touched:
+            events.append(Found("tool_contact_on", c.start_s, c.confidence, c.evidence, c.effector))
+            events.append(Found("tool_contact_off", c.end_s, c.confidence, c.evidence, c.effector))
+    base = None
+    if inputs.base is not None:
+        base = base_evidence(inputs.base, grid, settings)
+        for at, hard in hard_brakings(inputs.base, grid, settings):
+            events.append(
+                Found("hard_braking", at, 0.9, (f"deceleration {hard:.1f} m/s^2",), "base")
+            )
+    every = [c for held in grasps.values() for c in held]
+    outcome = outcome_of(motions, sorted(every, key=lambda c: c.end_s), events, grid)
+    return Analysis(
+        grid,
+        tuple(motions),
+        grasps,
+        tools,
+        facts,
+        tuple(instants),
+        base,
+        tuple(sorted(events, key=lambda e: e.seconds)),
+        outcome,
+    )
+
+
+def _travel(analysis: Analysis, motion: Motion) -> float:
+    """Share of the time an effector moves."""
+    facts = analysis.facts[motion.name]
+    return float(facts["moving"][0].mean()) if "moving" in facts else 0.0
+
+
+def evidence_for(analysis: Analysis, domain: str) -> Evidence | None:
+    """The evidence a grammar of this domain speaks of; None where the episode has none."""
+    if domain == "base":
+        return analysis.base if not analysis.motions else None
+    motions = list(analysis.motions)
+    if not motions:
+        return None
+    if domain == "arm":
+        lead = max(motions, key=lambda m: (len(analysis.grasps[m.name]), _travel(analysis, m)))
+        busy = [m for m in motions if m is not lead and _travel(analysis, m) > 0.25]
+        if busy:
+            return None
+        mine = [i for i in analysis.instants if i.effector == lead.name]
+        return Evidence(analysis.grid, analysis.facts[lead.name], mine)
+    if len(motions) != 2 or not all(analysis.grasps[m.name] for m in motions):
+        return None
+    first, second = sorted(motions, key=lambda m: analysis.grasps[m.name][0].start_s)
+    facts = {
+        f"{role}.{name}": fact
+        for role, m in (("first", first), ("second", second))
+        for name, fact in analysis.facts[m.name].items()
+    }
+    return Evidence(analysis.grid, facts, analysis.instants)
+
+
+def _usable(grammar: Grammar, evidence: Evidence) -> bool:
+    held = all(evidence.facts[f][0].max() > 0.5 for f in grammar.must if f in evidence.facts)
+    return held and set(grammar.needs) <= set(evidence.facts)
+
+
+def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
+    """The best fitting shipped grammar, or unnamed segments where none fits well enough."""
+    tried: list[tuple[float, Decoded]] = []
+    notes = []
+    words = task.lower()
+    for grammar in shipped().values():
+        evidence = evidence_for(analysis, grammar.domain)
+        if evidence is None or not _usable(grammar, evidence):
+            continue
+        if grammar.domain == "base" and (grammar.name == "driving") != _fast(analysis):
+            continue
+        decoded = decode_grammar(evidence, grammar, settings)
+        bonus = WORDS_BONUS if any(w in words for w in grammar.words) else 0.0
+        tried.append((decoded.fit + bonus, decoded))
+    if tried:
+        score, best = max(tried, key=lambda t: t[0])
+        if best.fit >= FIT_NEEDED:
+            return best, notes
+        notes.append(f"no grammar fits (best {best.grammar}, {best.fit:.2f} nats per fact)")
+    else:
+        notes.append("no grammar applies to the signals there are")
+    return decode_unnamed(_everything(analysis), settings), notes
+
+
+def _fast(analysis: Analysis) -> bool:
+    return analysis.base is not None and analysis.base.top_speed_m_s > WALKING_M_S
+
+
+def _everything(analysis: Analysis) -> Evidence:
+    instants = list(analysis.instants)
+    if not analysis.motions and analysis.base is not None:
+        instants += analysis.base.instants
+    return Evidence(analysis.grid, {}, instants)
+
+
+def segment_inputs(
+    inputs: Inputs,
+    grammar: str | Grammar = "auto",
+    settings: Settings = DEFAULTS,
+    scales: Mapping[str, Scales] | None = None,
+) -> Segmentation:
+    """Segment arrays; see `segment`."""
+    analysis = analyse(inputs, settings, scales)
+    notes = list(inputs.notes)
+    if grammar == "auto":
+        decoded, more = choose(analysis, inputs.task, settings)
+        notes += more
+    elif grammar == "none":
+        decoded = decode_unnamed(_everything(analysis), settings)
+    else:
+        chosen = find_grammar(grammar) if isinstance(grammar, str) else grammar
+        evidence = evidence_for(analysis, chosen.domain)
+        if evidence is None and chosen.domain == "arm" and analysis.motions:
+            lead = max(analysis.motions, key=lambda m: len(analysis.grasps[m.name]))
+            mine = [i for i in analysis.instants if i.effector == lead.name]
+            evidence = Evidence(analysis.grid, analysis.facts[lead.name], mine)
+            notes.append(f"several arms move; {chosen.name} is applied to {lead.name}")
+        if evidence is None:
+            notes.append(f"the signals for grammar {chosen.name} are missing: unnamed segments")
+            decoded = decode_unnamed(_everything(analysis), settings)
+        else:
+            decoded = decode_grammar(evidence, chosen, settings)
+    return assemble(inputs, analysis, decoded, notes)
+
+
+def assemble(
+    inputs: Inputs, analysis: Analysis, decoded: Decoded, notes: list[str]
+) -> Segmentation:
+    """Seconds to stamps; one whole-episode phase is left where nothing was found."""
+    grid = analysis.grid
+    stamp = grid.stamps(np.array([s.start_s for s in decoded.segments])).tolist()
+    ends = [*stamp[1:], max(inputs.end_ns, grid.end_ns)]
+    phases = [
+        Phase(s.label, a, b, s.confidence, s.evidence)
+        for s, a, b in zip(decoded.segments, stamp, ends, strict=True)
+        if b > a
+    ]
+    events = [
+        Event(
+            e.label,
+            int(grid.stamps(np.array(e.seconds))),
+            float(e.confidence),
+            e.evidence,
+            e.effector,
+        )
+        for e in analysis.events
+    ]
+    return Segmentation(
+        tuple(phases),
+        tuple(events),
+        analysis.outcome,
+        decoded.grammar,
+        None if decoded.grammar is None else decoded.fit,
+        inputs.used(),
+        tuple(notes),
+        analysis,
+    )
+
+
+def segment(
+    ep: Any,
+    *,
+    grammar: str | Grammar = "auto",
+    urdf: Path | str | None = None,
+    tip: str | None = None,
+    settings: Settings = DEFAULTS,
+) -> Segmentation:
+    """Phases and events of an open `Episode` from whatever signals it has.
+
+    grammar: "auto" (best fitting, unnamed segments where none fits), "none", the name of a shipped
+    grammar, a .yaml file, or a `Grammar`. With a URDF the hand's position is computed from joint
+    angles. Boundaries follow contact and motion, not commands (docs/phases.md). Raises ConfigError
+    for an unknown grammar or a URDF that does not know the joints.
+    """
+    from mmdata.phases.sources import read_inputs
+
+    return segment_inputs(read_inputs(ep, urdf=urdf, tip=tip), grammar, settings)
