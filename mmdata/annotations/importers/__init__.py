@@ -1,0 +1,1 @@
+"""One importer per format: `read_<format>(path, scene, *, layer) -> Imported`."""
