@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmdata.errors import FormatError
 
 Array = NDArray[Any]
-_CODEC_NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9"}
+_CODEC_NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mpeg4": "mpeg4"}
 _FRAME_CACHE_BYTES = 64 << 20
 
 #: ROS image encodings: (dtype, channels). Bayer and 4:2:2 frames keep their raw layout.
@@ -93,7 +93,7 @@ def sniff_image(data: bytes | memoryview) -> str | None:
 
 
 def is_keyframe(packet: bytes | memoryview, encoding: str) -> bool:
-    """Whether decoding can start at this packet (H.264/HEVC Annex B, AV1 OBUs, VP9)."""
+    """Whether decoding can start at this packet (H.264/HEVC Annex B, AV1 OBUs, VP9, MPEG-4)."""
     data = bytes(packet)
     if encoding in ("h264", "hevc"):
         return any(
@@ -107,6 +107,10 @@ def is_keyframe(packet: bytes | memoryview, encoding: str) -> bool:
         profile = (data[0] >> 5 & 1) | (data[0] >> 4 & 1) << 1
         bit = 2 if profile < 3 else 1
         return not data[0] >> bit & 1
+    if encoding == "mpeg4":
+        # A video object plane whose coding type is intra.
+        plane = data.find(b"\x00\x00\x01\xb6")
+        return 0 <= plane < len(data) - 4 and data[plane + 4] >> 6 == 0
     return False
 
 

@@ -21,7 +21,7 @@ AtPolicy = Literal["previous", "nearest"]
 
 #: Names inside a stream that are not payload fields.
 STAMP_NAMES = ("stamp_ns", "source_ns", "receive_ns", "publish_ns", "recorded")
-VIDEO_ENCODINGS = ("h264", "hevc", "av1", "vp9")
+VIDEO_ENCODINGS = ("h264", "hevc", "av1", "vp9", "mpeg4")
 
 
 class Kind(StrEnum):
@@ -102,7 +102,7 @@ class StreamInfo:
     """Everything about a stream but its samples. None means not known.
 
     nominal_rate_hz is what the source declares, not what was measured. `encoding` is for images
-    (jpeg | png | h264 | hevc | av1 | vp9 | raw). `attrs`: further facts, JSON scalars or lists.
+    (jpeg | png | h264 | hevc | av1 | vp9 | mpeg4 | raw). `attrs`: further facts, JSON scalars or lists.
     """
 
     name: str
