@@ -168,7 +168,7 @@ class Script:
         if "collision" in failures:
             self._collide()
         if "missed_grasp" in failures or "regrasp" in failures:
-            self._miss()
+            self._miss(failures)
             if "missed_grasp" in failures:
                 self._retract()
                 return
@@ -304,10 +304,12 @@ class Script:
 
     # Failures ---------------------------------------------------------------------------------
 
-    def _miss(self) -> None:
+    def _miss(self, failures: tuple[Failure, ...]) -> None:
         """Close beside the object, see it, go up again with open fingers."""
         start = self._reach(self._beside(self.object.size_m))
         self._begin("approach", 0.0 if not self.phases else self._turn(start), start.start_s)
+        if "missed_grasp" in failures and "hesitation" in failures:
+            self._hesitate()
         down = self.path.target.copy()
         down[2] = self._grip_z
         lower = self._reach(down, blend=self.style.blend, slow=1.4)
@@ -315,12 +317,12 @@ class Script:
         self._cursor += self.style.delay_s
         self._pause(0.05)
         stroke = self.gripper.move(self._cursor, 0.0)
-        self._event("close_command", stroke.command_s)
+        self._event("gripper_close_command", stroke.command_s)
         self._event("failure", stroke.end_s, cause="missed_grasp")
         self._impulse("gripper_closed", stroke.end_s, 1.0, 0.3)
         self._begin("grasp", stroke.end_s, stroke.command_s)
         self._cursor = stroke.end_s + self.rng.uniform(0.3, 0.7)
-        if "missed_grasp" in self.failures:
+        if "missed_grasp" in failures:
             return
         up = self.path.target.copy()
         up[2] = self.style.hover_m
