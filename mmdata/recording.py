@@ -85,9 +85,7 @@ class Batch:
         rows = np.flatnonzero(keep)
 
         def pick(values: NDArray[Any] | Ragged) -> NDArray[Any] | Ragged:
-            if isinstance(values, Ragged):
-                return Ragged.from_rows([values[int(i)] for i in rows], values.data.dtype)
-            return values[rows]
+            return values.take(rows) if isinstance(values, Ragged) else values[rows]
 
         return Batch(
             self.info,
@@ -124,9 +122,9 @@ class Account:
         """n messages of a topic became no samples."""
         self.dropped[topic, reason] = self.dropped.get((topic, reason), 0) + n
 
-    def problem(self, text: str) -> None:
+    def problem(self, text: str, n: int = 1) -> None:
         """Something odd that was tolerated, told once with how often it was met."""
-        self.problems[text] = self.problems.get(text, 0) + 1
+        self.problems[text] = self.problems.get(text, 0) + n
 
     def problem_lines(self) -> list[str]:
         return [t if n == 1 else f"{t} ({n} times)" for t, n in self.problems.items()]

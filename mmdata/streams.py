@@ -68,6 +68,32 @@ class Ragged:
         data = np.concatenate(arrays) if arrays else np.empty(0, dtype or np.uint8)
         return cls(data if dtype is None else data.astype(dtype, copy=False), offsets)
 
+    @classmethod
+    def gather(cls, buffer: Array, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
+        """Rows `buffer[starts[i] : starts[i] + lengths[i]]`, copied together."""
+        offsets = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        pieces = [buffer[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
+        return cls(np.concatenate(pieces) if pieces else buffer[:0], offsets)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of several, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.concatenate([np.diff(p.offsets) for p in parts])
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(np.concatenate([p.data[p.offsets[0] : p.offsets[-1]] for p in parts]), offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> Ragged:
+        """The given rows (m,) in that order."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        gather = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.data[gather], offsets)
+
 
 @dataclass(frozen=True, slots=True)
 class FieldInfo:

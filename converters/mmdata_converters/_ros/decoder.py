@@ -1,0 +1,149 @@
+"""One topic's blocks of serialised messages into batches of its streams."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.recording import Account, Batch
+from mmdata.streams import FieldInfo, Kind, Ragged, StreamInfo
+from mmdata_converters._ros.channels import Block, Channel
+from mmdata_converters._ros.layout import Group, LayoutDecoder
+from mmdata_converters._ros.messages import ADAPTERS, Context, Part, generic
+from mmdata_converters._ros.rig import RigBuilder
+
+
+class ChannelDecoder:
+    """Decodes the messages of one channel; knows the streams they have become so far."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        name: str,
+        sensor: str,
+        account: Account,
+        rig: RigBuilder,
+        audio_info: dict[str, Any] | None,
+    ) -> None:
+        self.channel = channel
+        self._name = name
+        self._sensor = sensor
+        self._account = account
+        self._infos: dict[Hashable, StreamInfo] = {}
+        store = channel.typestore()
+        self._layouts = LayoutDecoder(store, channel.type, channel.ros1) if store else None
+        self._adapter = ADAPTERS.get(channel.type, generic)
+        topic = channel.topic
+        self._context = Context(
+            topic, sensor, rig, audio_info,
+            drop=lambda reason, n: account.drop(topic, reason, n),
+            problem=lambda text: account.problem(f"{topic}: {text}"),
+        )  # fmt: skip
+
+    def decode(self, block: Block) -> Iterator[Batch]:
+        """Batches of one block, rows in the block's order. What cannot be decoded is accounted."""
+        self._account.count(self.channel.topic, len(block.starts))
+        if self._layouts is None:
+            yield self._opaque(block)
+            return
+        parts: dict[Hashable, list[Part]] = {}
+        for group in self._layouts.decode(block.buffer, block.starts, block.lengths):
+            if not isinstance(group, Group):
+                self._account.drop(self.channel.topic, f"undecodable message: {group[1]}")
+                continue
+            self._note_trailing(group)
+            for part in self._adapter(group, self._context):
+                parts.setdefault((part.kind, part.key), []).append(part)
+        for key, same in parts.items():
+            yield self._batch(block, key, same)
+
+    def _note_trailing(self, group: Group) -> None:
+        extra = group.layout.length - group.layout.used
+        # Some ROS 2 middlewares pad a CDR message to a multiple of four.
+        if extra > (0 if self.channel.ros1 else 3):
+            self._account.problem(
+                f"{self.channel.topic}: {extra} bytes after the end of the message, ignored",
+                len(group.rows),
+            )
+
+    def _batch(self, block: Block, key: Hashable, parts: Sequence[Part]) -> Batch:
+        first = parts[0]
+        rows = np.concatenate([p.rows for p in parts])
+        samples = {name: _joined([p.samples[name] for p in parts]) for name in first.samples}
+        source = (
+            None if first.source_ns is None
+            else np.concatenate([p.source_ns for p in parts if p.source_ns is not None])
+        )  # fmt: skip
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows, kind="stable")
+            rows = rows[order]
+            samples = {
+                n: v.take(order) if isinstance(v, Ragged) else v[order] for n, v in samples.items()
+            }
+            source = None if source is None else source[order]
+        return Batch(
+            self._info(key, first, samples),
+            samples,
+            source,
+            block.receive_ns[rows],
+            None if block.publish_ns is None else block.publish_ns[rows],
+            block.not_before_ns,
+        )
+
+    def _info(
+        self, key: Hashable, part: Part, samples: dict[str, NDArray[Any] | Ragged]
+    ) -> StreamInfo:
+        info = self._infos.get(key)
+        if info is not None:
+            if part.frame_id != info.frame_id:
+                self._account.problem(
+                    f"{self.channel.topic}: frame_id is {part.frame_id!r} in some messages, the "
+                    f"stream says {info.frame_id!r}"
+                )
+            return info
+        if part.suffix is not None:
+            name = f"{self._name}_{_safe(part.suffix)}"
+        else:
+            name = self._name if not self._infos else f"{self._name}_{len(self._infos) + 1}"
+        info = StreamInfo(
+            name=name,
+            kind=part.kind,
+            fields={
+                n: FieldInfo.of(v, part.units.get(n), part.channels.get(n))
+                for n, v in samples.items()
+            },
+            frame_id=part.frame_id,
+            sensor=self._sensor if part.kind in (Kind.IMAGE, Kind.DEPTH, Kind.SWEEP) else None,
+            source_topic=self.channel.topic,
+            source_type=self.channel.type,
+            encoding=part.encoding,
+            attrs=part.attrs,
+        )
+        self._infos[key] = info
+        return info
+
+    def _opaque(self, block: Block) -> Batch:
+        """Messages of a type nobody can decode: byte for byte, under the type's name."""
+        part = Part(
+            "opaque", Kind.OPAQUE,
+            {"data": Ragged.gather(block.buffer, block.starts, block.lengths)},
+            np.arange(len(block.starts)), None,
+            attrs={"serialization": "ros1" if self.channel.ros1 else "cdr"},
+        )  # fmt: skip
+        return self._batch(block, "opaque", [part])
+
+
+def _joined(values: Sequence[NDArray[Any] | Ragged]) -> NDArray[Any] | Ragged:
+    if isinstance(values[0], Ragged):
+        return Ragged.concatenate([v for v in values if isinstance(v, Ragged)])
+    if len(values) == 1:
+        return values[0]
+    return np.concatenate([v for v in values if not isinstance(v, Ragged)])
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.")
