@@ -175,9 +175,17 @@ class RosBag1Log:
                 self._chunks.append(_Chunk(position, length, compression))
             elif kind == _INDEX and self._chunks:
                 connection = int.from_bytes(header.get("conn", b""), "little")
+                count = int.from_bytes(header.get("count", b""), "little")
+                if count * _INDEX_DTYPE.itemsize != length:
+                    self.problems.append(
+                        f"the index at byte {at} states {length} bytes for {count} entries; "
+                        "its count is believed"
+                    )
+                    length = min(length, count * _INDEX_DTYPE.itemsize)
                 raw = file.read(length)
-                entries = np.frombuffer(raw[: len(raw) // 12 * 12], _INDEX_DTYPE)
-                self._chunks[-1].index[connection] = entries
+                self._chunks[-1].index[connection] = np.frombuffer(
+                    raw[: len(raw) // _INDEX_DTYPE.itemsize * _INDEX_DTYPE.itemsize], _INDEX_DTYPE
+                )
             elif kind == _CONNECTION:
                 self._connection(header, file.read(length))
             file.seek(position + length)

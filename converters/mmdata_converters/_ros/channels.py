@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -43,15 +44,42 @@ class Channel:
                 store.register(types)
             except Exception:  # rosbags raises many kinds on definitions it cannot parse
                 return None
+            _fill_missing(store, Stores.ROS1_NOETIC if self.ros1 else self._stock())
             return store if self.type in store.fielddefs else None
-        store = _distribution(self.distribution)
+        store = _stock_types(self._stock())
         return store if self.type in store.fielddefs else None
+
+    def _stock(self) -> Stores:
+        chosen: Stores = getattr(Stores, f"ROS2_{(self.distribution or '').upper()}", Stores.LATEST)
+        return chosen
 
 
 @cache
-def _distribution(name: str | None) -> Typestore:
-    chosen = f"ROS2_{(name or '').upper()}"
-    return get_typestore(getattr(Stores, chosen, Stores.LATEST))
+def _stock_types(name: Stores) -> Typestore:
+    return get_typestore(name)
+
+
+def _fill_missing(store: Typestore, stock: Stores) -> None:
+    """Add types a definition refers to without containing them, as old bags do (roslib/Header)."""
+    while True:
+        wanted = {
+            name
+            for _, fields in store.fielddefs.values()
+            for _, description in fields
+            for name in _references(description)
+            if name not in store.fielddefs and name in _stock_types(stock).fielddefs
+        }
+        if not wanted:
+            return
+        store.register({name: _stock_types(stock).fielddefs[name] for name in wanted})
+
+
+def _references(description: Any) -> Iterator[str]:
+    kind, detail = description
+    if kind == Nodetype.NAME:
+        yield detail
+    elif kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+        yield from _references(detail[0])
 
 
 def normal_type(name: str) -> str:
