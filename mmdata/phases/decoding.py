@@ -14,10 +14,14 @@ from scipy.signal import find_peaks
 
 BOUNDARY_GAIN, BOUNDARY_COST = 6.0, 3.0
 """Log odds of a boundary: -COST where nothing changed, GAIN - COST on full evidence."""
-TRUST = (1.0, 0.75, 0.55, 0.4)
+TRUST = (1.0, 0.9, 0.8, 0.5)
 """Worth of the kinds a state lists under `enter`, in their order."""
 OTHER = 0.25
 """Worth of an instant of a kind the state does not list."""
+
+
+LONGEST = 8.0
+"""Look-back, in lengths of the longest typical phase; a longer stay is put together of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +100,18 @@ def lattice_of(
         np.log([s.typical_s for s in states]),
         np.array([s.spread for s in states]),
         np.array([s.shortest_s for s in states]),
+        longest_s=LONGEST * max(s.typical_s for s in states),
     )
     return lattice, seen, rates, weight
 
 
-def decode_grammar(evidence: Evidence, grammar: Grammar, settings: Settings) -> Decoded:
-    """Phases of the best path through the grammar."""
+def decode_grammar(
+    evidence: Evidence, grammar: Grammar, settings: Settings, *, confident: bool = True
+) -> Decoded:
+    """Phases of the best path through the grammar; without `confident` confidences are NaN."""
     times = candidate_times(evidence)
     lattice, seen, rates, weight = lattice_of(evidence, grammar, times, settings)
-    stays, _ = decode(lattice)
+    stays, _ = decode(lattice, confident=confident)
     names = list(grammar.states)
     step = evidence.grid.step_s
     segments: list[Segment] = []

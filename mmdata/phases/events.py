@@ -9,7 +9,12 @@ import numpy as np
 from mmdata.phases.contacts import Contact, GripperMove
 from mmdata.phases.features import Motion
 from mmdata.phases.grid import Grid, close_runs, robust_sigma, smooth
+from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
+
+
+PLACING_S = 2.0
+"""A force this long before the release is the object meeting its support."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +155,21 @@ def hesitations(
     return out
 
 
-def collisions(
-    motion: Motion, grasps: list[Contact], tools: list[Contact], grid: Grid
-) -> list[Found]:
-    """Sudden compensated force that stops a moving hand, away from any grasp change."""
+def placings(motion: Motion, grasps: list[Contact], tools: list[Contact]) -> list[Found]:
+    """The held object touches its support: the last new force before it is let go."""
+    out = []
+    for c in grasps:
+        if c.held is False or c.open_end:
+            continue
+        before = [t for t in tools if c.start_s + 0.3 < t.start_s < c.end_s < t.start_s + PLACING_S]
+        if before:
+            t = before[-1]
+            out.append(Found("placed", t.start_s, t.confidence, t.evidence, motion.name))
+    return out
+
+
+def collisions(motion: Motion, grasps: list[Contact], grid: Grid) -> list[Found]:
+    """Sudden compensated force that stops a moving hand, away from grasping and placing."""
     if motion.force is None or motion.speed is None:
         return []
     force = np.linalg.norm(smooth(motion.force, 0.01, grid), axis=1)
@@ -163,7 +179,8 @@ def collisions(
     out = []
     for a, b in close_runs(force > level, grid.steps(0.3), 1):
         at = a * grid.step_s
-        if any(abs(at - t) < 0.2 for t in changes):
+        placing = any(c.start_s < at < c.end_s < at + PLACING_S for c in grasps)
+        if placing or any(abs(at - t) < 0.2 for t in changes):
             continue
         before = float(motion.speed[max(0, a - grid.steps(0.15)) : a + 1].max())
         after = float(motion.speed[a : a + grid.steps(0.25)].min())
@@ -201,12 +218,18 @@ def outcome_of(
     )
     if not held:
         return Outcome("failure", 0.85, ("every grasp closed on nothing",))
+    paths = {
+        n: np.cumsum(m.velocity, axis=0) * grid.step_s
+        for n, m in known.items()
+        if m.velocity is not None
+    }
+    reach = {n: float(np.linalg.norm(np.ptp(p, axis=0))) for n, p in paths.items()}
     good = [
         c
         for c in held
         if not c.open_end
         and not any(abs(c.end_s - d) < 1e-6 for d in drops)
-        and _carried(known[c.effector], c, grid)
+        and (c.effector not in paths or _extent(paths[c.effector], c, grid) > 0.1 * reach[c.effector])
     ]
     if good and good[-1].end_s > last_failure:
         sure = 0.85 if good[-1].held else 0.6
@@ -220,10 +243,7 @@ def outcome_of(
     return Outcome("unknown", 0.3, ("held, but hardly moved",))
 
 
-def _carried(motion: Motion, contact: Contact, grid: Grid) -> bool:
-    if motion.velocity is None:
-        return True
+def _extent(path: Floats, contact: Contact, grid: Grid) -> float:
+    """Diagonal of the box a hand moves in during a contact."""
     a, b = int(contact.start_s / grid.step_s), int(contact.end_s / grid.step_s)
-    held = np.cumsum(motion.velocity[a : b + 1], axis=0) * grid.step_s
-    whole = np.ptp(np.cumsum(motion.velocity, axis=0) * grid.step_s, axis=0)
-    return bool(np.linalg.norm(np.ptp(held, axis=0)) > 0.1 * np.linalg.norm(whole))
+    return float(np.linalg.norm(np.ptp(path[a : b + 1], axis=0)))

@@ -19,6 +19,10 @@ from mmdata.phases.settings import Settings
 from scipy.signal import find_peaks
 
 
+DIRECTION_WEIGHT = 0.35
+"""Weight of the direction of motion against other facts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instant:
     """Something changed at `seconds`: kind (start, stop, turn, contact_on ...), strength 0 to 1."""
@@ -61,13 +65,16 @@ def motion_facts(
         facts["moving"] = (moving, ones)
     if motion.up is not None and motion.speed is not None:
         slope = motion.up / np.maximum(motion.speed, 1e-12)
-        facts["up"] = (_ramp(slope, 0.3, 0.8), moving)
-        facts["down"] = (_ramp(-slope, 0.3, 0.8), moving)
-        facts["lateral"] = (1.0 - _ramp(np.abs(slope), 0.4, 0.9), moving)
+        # One direction is kept through a whole movement, so its moments say less than their number.
+        matters = DIRECTION_WEIGHT * moving
+        facts["up"] = (_ramp(slope, 0.3, 0.8), matters)
+        facts["down"] = (_ramp(-slope, 0.3, 0.8), matters)
+        facts["lateral"] = (1.0 - _ramp(np.abs(slope), 0.4, 0.9), matters)
     if motion.tilt_rate is not None:
         facts["tilting"] = (_ramp(motion.tilt_rate, 0.15, 0.4), ones)
     if motion.width is not None or motion.touch is not None or motion.command is not None:
         facts["closed"] = (mask_of(grasps, grid), ones)
+        facts["holding"] = (mask_of(grasps, grid, held_only=True), ones)
     if motion.width is not None:
         for name, closing in (("closing", True), ("opening", False)):
             mask = np.zeros(grid.n)
@@ -181,8 +188,9 @@ def dips(motion: Motion, grid: Grid, settings: Settings) -> list[Instant]:
     level = np.log(np.maximum(motion.speed, motion.scales.still))
     valleys, facts = find_peaks(-level, prominence=0.7, distance=grid.steps(settings.separation_s))
     return [
-        Instant("dip", float(i) * grid.step_s, float(np.clip(depth / 2.0, 0.0, 0.8)), motion.name)
+        Instant("dip", float(i) * grid.step_s, float(np.clip(depth / 2.0, 0.0, 1.0)), motion.name)
         for i, depth in zip(valleys.tolist(), facts["prominences"], strict=True)
+        if motion.speed[i] > 1.2 * motion.scales.still  # standing is a stop and a start
     ]
 
 

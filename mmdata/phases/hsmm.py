@@ -64,8 +64,11 @@ def _window(lattice: Lattice, k: int) -> int:
     return int(np.searchsorted(lattice.times, lattice.times[k] - lattice.longest_s))
 
 
-def decode(lattice: Lattice) -> tuple[list[Stay], float]:
-    """Best segmentation and its score. Neighbouring stays in one state are merged."""
+def decode(lattice: Lattice, *, confident: bool = True) -> tuple[list[Stay], float]:
+    """Best segmentation and its score. Neighbouring stays in one state are merged.
+
+    Without `confident` the posteriors, which take most of the time, are left out (NaN).
+    """
     K, S = lattice.emissions.shape
     moves = lattice.transition.copy()
     np.fill_diagonal(moves, np.maximum(np.diag(moves), CONTINUE))
@@ -93,7 +96,7 @@ def decode(lattice: Lattice) -> tuple[list[Stay], float]:
     score = float(final[state])
     stays: list[Stay] = []
     k = K - 1
-    posterior = posteriors(lattice, moves)
+    posterior = posteriors(lattice, moves) if confident else None
     span = np.diff(lattice.times)
     while k > 0:
         first = int(came[k, state])
@@ -101,8 +104,9 @@ def decode(lattice: Lattice) -> tuple[list[Stay], float]:
         previous = int(source[first, state]) if first > 0 else -1
         if stays and stays[-1].state == state:
             last = stays.pop().last
-        weight = span[first:last]
-        mean = float((posterior[first:last, state] * weight).sum() / max(weight.sum(), 1e-9))
+        mean = float("nan")
+        if posterior is not None:
+            mean = float(np.average(posterior[first:last, state], weights=span[first:last]))
         stays.append(Stay(state, first, last, mean))
         k, state = first, previous
     return stays[::-1], score

@@ -18,6 +18,7 @@ from mmdata.phases.events import (
     grasp_events,
     hesitations,
     outcome_of,
+    placings,
 )
 from mmdata.phases.evidence import Evidence, Instant, motion_facts, motion_instants
 from mmdata.phases.features import Motion, Scales, grid_of, motion_signals
@@ -150,7 +151,8 @@ def analyse(
         instants += motion_instants(motion, held, touched, moves, grid, settings)
         events += grasp_events(motion, held, moves, grid, settings)
         events += hesitations(motion, held, moves, grid, settings)
-        events += collisions(motion, held, touched, grid)
+        events += placings(motion, held, touched)
+        events += collisions(motion, held, grid)
         for c in touched:
             events.append(Found("tool_contact_on", c.start_s, c.confidence, c.evidence, c.effector))
             events.append(Found("tool_contact_off", c.end_s, c.confidence, c.evidence, c.effector))
@@ -214,7 +216,7 @@ def _usable(grammar: Grammar, evidence: Evidence) -> bool:
 
 def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
     """The best fitting shipped grammar, or unnamed segments where none fits well enough."""
-    tried: list[tuple[float, Decoded]] = []
+    tried: list[tuple[float, float, Grammar, Evidence]] = []
     notes = []
     words = task.lower()
     for grammar in shipped().values():
@@ -223,14 +225,14 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
             continue
         if grammar.domain == "base" and (grammar.name == "driving") != _fast(analysis):
             continue
-        decoded = decode_grammar(evidence, grammar, settings)
+        fit = decode_grammar(evidence, grammar, settings, confident=False).fit
         bonus = WORDS_BONUS if any(w in words for w in grammar.words) else 0.0
-        tried.append((decoded.fit + bonus, decoded))
+        tried.append((fit + bonus, fit, grammar, evidence))
     if tried:
-        score, best = max(tried, key=lambda t: t[0])
-        if best.fit >= FIT_NEEDED:
-            return best, notes
-        notes.append(f"no grammar fits (best {best.grammar}, {best.fit:.2f} nats per fact)")
+        _, fit, best, evidence = max(tried, key=lambda t: t[0])
+        if fit >= FIT_NEEDED:
+            return decode_grammar(evidence, best, settings), notes
+        notes.append(f"no grammar fits (best {best.name}, {fit:.2f} nats per fact)")
     else:
         notes.append("no grammar applies to the signals there are")
     return decode_unnamed(_everything(analysis), settings), notes

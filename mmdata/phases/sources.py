@@ -285,9 +285,14 @@ def _vector(stream: Stream, finds: _Finds) -> None:
         if role == "position" and (NOT_PLACE.search(prefix) or NOT_HAND.search(prefix)):
             continue
         finds.take(side_of(prefix, home), role, _column(series, columns, f"[{prefix}xyz]"))
+    # Left and right fingers are one gripper unless there are left and right arms as well.
+    arms = {side_of(c, home) for i, c in enumerate(channels) if i not in taken} - {home}
+    two = bool(arms) or len(grip) == wide > 2
     for side in ("arm", "left", "right"):
         fingers = [
-            i for i in grip if side_of(channels[i], home) == side and not _is_rate(channels[i])
+            i
+            for i in grip
+            if (side_of(channels[i], home) if two else home) == side and not _is_rate(channels[i])
         ]
         if fingers:
             finds.take(side, "width", _width(series, fingers, channels))
