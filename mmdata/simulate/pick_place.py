@@ -7,24 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.errors import ConfigError
 from mmdata.geometry import SE3
 from mmdata.simulate import arm, signals
-from mmdata.simulate.episode import (
-    SimEpisode,
-    SimStream,
-    Stamps,
-    arrive,
-    make_stream,
-    sample_stamps,
-)
-from mmdata.simulate.faults import StreamFaults, exposures, inject
-from mmdata.simulate.lidar import sweeps
+from mmdata.simulate.episode import SimEpisode, SimStream, arrive, make_stream
+from mmdata.simulate.faults import StreamFaults, inject
+from mmdata.simulate.lidar import Scan
 from mmdata.simulate.motion import Floats
-from mmdata.simulate.render import Camera, encode_jpeg
 from mmdata.simulate.rosbag import camera_info, static_transforms
+from mmdata.simulate.sampling import PoseAt, Sampler
 from mmdata.simulate.scene import cast
 from mmdata.simulate.script import Failure, Script
+from mmdata.simulate.story import tell
 from mmdata.simulate.world import World
 from mmdata.streams import Kind, Ragged
 
@@ -46,6 +39,7 @@ RATES_HZ: Mapping[str, float] = {
 """Default rate of every stream; audio: blocks per second."""
 AUDIO_RATE_HZ = 16000
 ENCODER_NOISE_RAD = 2e-5
+SCAN = Scan(0.095, (-0.85, 0.85), (-0.35, 0.35), columns=160, rings=32)
 
 
 def pick_place(
@@ -57,6 +51,7 @@ def pick_place(
     streams: Sequence[str] | None = None,
     rates_hz: Mapping[str, float] | None = None,
     texture: str = "grain",
+    render: bool = True,
 ) -> SimEpisode:
     """Simulate one recording; the same arguments give the same bytes.
 
@@ -71,6 +66,7 @@ def pick_place(
             episode takes a fraction of a second.
         rates_hz: other rates for some streams.
         texture: "grain", or "plain" for a table on which a moving camera sees nothing move.
+        render: without it, cameras keep their stamps but show one grey frame.
 
     Raises:
         ConfigError: an unknown failure or stream.
@@ -82,16 +78,16 @@ def pick_place(
     length_s = script.end_s if duration_s is None else duration_s
     world = World(script, seed, texture)
     start_ns = 1_760_000_000_000_000_000 + seed * 1_000_000_000_000
-    builder = _Builder(world, start_ns, length_s, dict(RATES_HZ) | dict(rates_hz or {}))
+    sampler = Sampler(seed, start_ns, length_s, dict(RATES_HZ) | dict(rates_hz or {}))
+    builder = _Builder(world, sampler, render)
     raw = builder.build(streams)
-    truth = _truth(world, start_ns, length_s, raw, builder.heard)
     episode = SimEpisode(
         episode_id=f"pick_place_{seed:03d}",
         start_ns=start_ns,
-        end_ns=start_ns + round(length_s * 1e9),
+        end_ns=sampler.end_ns,
         rig=world.rig,
         raw=raw,
-        truth=truth,
+        truth=tell(world, start_ns, length_s, raw, builder.heard),
         world=world,
         setup=_setup(world, raw),
     )
@@ -101,12 +97,8 @@ def pick_place(
 class _Builder:
     """Samples the world at each stream's own instants."""
 
-    def __init__(
-        self, world: World, start_ns: int, length_s: float, rates_hz: dict[str, float]
-    ) -> None:
-        self.world, self.start_ns, self.length_s = world, start_ns, length_s
-        self.end_ns = start_ns + round(length_s * 1e9)
-        self.rates_hz = rates_hz
+    def __init__(self, world: World, sampler: Sampler, render: bool) -> None:
+        self.world, self.sampler, self.render = world, sampler, render
         self.heard = self._heard()
 
     def build(self, names: Sequence[str] | None) -> dict[str, SimStream]:
@@ -125,57 +117,35 @@ class _Builder:
             "audio": self._audio,
             "tf_base_hand": self._tf,
         }
-        wanted = list(builders) if names is None else list(names)
-        for name in wanted:
-            if name not in builders:
-                raise ConfigError(f"no stream {name!r} in pick_place; there are {list(builders)}")
-        return {name: builders[name](name) for name in wanted}
+        return {name: builders[name](name) for name in self.sampler.chosen(builders, names)}
 
-    def _rng(self, name: str) -> np.random.Generator:
-        # Each stream draws on its own, so that leaving one out does not change the others.
-        return np.random.default_rng([self.world.seed, 2, list(RATES_HZ).index(name)])
-
-    def _when(
-        self,
-        rng: np.random.Generator,
-        name: str,
-        jitter_s: float,
-        latency_s: tuple[float, float],
-        span_s: float = 0.0,
-    ) -> tuple[Stamps, Stamps, Floats]:
-        """True stamps, log stamps, and true times in seconds since the start."""
-        true = sample_stamps(rng, self.start_ns, self.end_ns, self.rates_hz[name], jitter_s)
-        receive = arrive(rng, true, span_s + latency_s[0], latency_s[1])
-        return true, receive, (true - self.start_ns).astype(np.float64) * 1e-9
+    def _sensor(self, name: str) -> PoseAt:
+        return lambda t: self.world.sensor_pose(name, t)
 
     def _camera(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 2e-4, (0.012, 0.003))
         model = self.world.rig[name].camera
         assert model is not None
-        camera = Camera(model, self.world.panels, self.world.seed)
-        solids = self.world.solids(t)
-        position, orientation = self.world.sensor_pose(name, t)
-        frames = []
-        for i in range(len(t)):
-            pose = SE3.from_quaternion(orientation[i], position[i])
-            frames.append(encode_jpeg(camera.render(pose, [s.take(i) for s in solids])))
-        return make_stream(
-            name,
-            Kind.IMAGE,
-            f"/{name.replace('_', '/')}/image/compressed",
-            "sensor_msgs/msg/CompressedImage",
-            true,
-            receive,
-            {"data": Ragged.from_rows(frames)},
-            frame_id=name,
-            sensor=name,
-            encoding="jpeg",
-        )
+        topic = f"/{name.replace('_', '/')}/image/compressed"
+        return self.sampler.camera(
+            name, topic, model, self.world.panels, self._sensor(name), self.world.solids,
+            render=self.render,
+        )  # fmt: skip
+
+    def _lidar(self, name: str) -> SimStream:
+        return self.sampler.lidar(
+            name, "/lidar/points", SCAN, self._sensor("lidar"), self.world.solids,
+            self.world.panels,
+        )  # fmt: skip
+
+    def _imu(self, name: str) -> SimStream:
+        return self.sampler.imu(name, "/imu", self._sensor("imu"))
+
+    def _tf(self, name: str) -> SimStream:
+        return self.sampler.transform(name, "base", "hand", self.world.hand_pose)
 
     def _depth(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 2e-4, (0.020, 0.004))
+        true, receive, rng = self.sampler.draw(name, 2e-4, (0.020, 0.004))
+        t = self.sampler.seconds(true)
         sensor = "camera_front"
         model = self.world.rig[sensor].camera
         assert model is not None
@@ -207,31 +177,9 @@ class _Builder:
             attrs={"unit": "mm", "invalid": 0, "pixel_format": "16UC1"},
         )
 
-    def _lidar(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        span_s = 0.095
-        true, receive, t = self._when(rng, name, 1e-4, (0.004, 0.001), span_s)
-        fields = sweeps(
-            t, span_s, lambda s: self.world.sensor_pose("lidar", s), self.world.solids,
-            self.world.panels, rng,
-        )  # fmt: skip
-        return make_stream(
-            name,
-            Kind.SWEEP,
-            "/lidar/points",
-            "sensor_msgs/msg/PointCloud2",
-            true,
-            receive,
-            fields,
-            frame_id="lidar",
-            sensor="lidar",
-            units={"x": "m", "y": "m", "z": "m", "point_offset_ns": "ns"},
-            span_ns=round(span_s * 1e9),
-        )
-
     def _joint_states(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 5e-5, (0.0006, 0.0002))
+        true, receive, rng = self.sampler.draw(name, 5e-5, (0.0006, 0.0002))
+        t = self.sampler.seconds(true)
         q = self.world.joints(t)
         finger = 0.5 * self.world.width(t)[:, None] * np.ones(2)
         finger_speed = 0.5 * signals.velocity(self.world.width, t)[:, None] * np.ones(2)
@@ -259,8 +207,8 @@ class _Builder:
         )
 
     def _pose_stamped(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 5e-5, (0.0008, 0.0003))
+        true, receive, _ = self.sampler.draw(name, 5e-5, (0.0008, 0.0003))
+        t = self.sampler.seconds(true)
         commanded = name == "command_eef_pose"
         pose_at = self.world.command_pose if commanded else self.world.tcp_pose
         position, orientation = pose_at(t)
@@ -278,8 +226,8 @@ class _Builder:
         )
 
     def _command_gripper(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 1e-4, (0.0005, 0.0002))
+        true, receive, _ = self.sampler.draw(name, 1e-4, (0.0005, 0.0002))
+        t = self.sampler.seconds(true)
         return make_stream(
             name,
             Kind.SIGNAL,
@@ -293,8 +241,8 @@ class _Builder:
         )
 
     def _wrench(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 3e-5, (0.0006, 0.0002))
+        true, receive, rng = self.sampler.draw(name, 3e-5, (0.0006, 0.0002))
+        t = self.sampler.seconds(true)
         script = self.world.script
         force, torque = signals.wrench(
             t, self.world.hand_pose, script.table, script.object, script.gripper,
@@ -315,8 +263,8 @@ class _Builder:
         )
 
     def _tactile(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 1e-4, (0.0010, 0.0003))
+        true, receive, rng = self.sampler.draw(name, 1e-4, (0.0010, 0.0003))
+        t = self.sampler.seconds(true)
         data = signals.tactile(t, self.world.script.object, rng).astype(np.float32)
         return make_stream(
             name,
@@ -331,34 +279,14 @@ class _Builder:
             attrs={"layout": ["finger", "row", "col"]},
         )
 
-    def _imu(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 5e-5, (0.0008, 0.0003))
-        gyro, force = signals.imu(t, lambda s: self.world.sensor_pose("imu", s), rng)
-        orientation = self.world.sensor_pose("imu", t)[1]
-        return make_stream(
-            name,
-            Kind.SIGNAL,
-            "/imu",
-            "sensor_msgs/msg/Imu",
-            true,
-            receive,
-            {
-                "orientation": orientation,
-                "angular_velocity": gyro,
-                "linear_acceleration": force,
-            },
-            frame_id="imu",
-            sensor="imu",
-            units={"angular_velocity": "rad/s", "linear_acceleration": "m/s^2"},
-        )
-
     def _audio(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        block = round(AUDIO_RATE_HZ / self.rates_hz[name])
-        count = int(self.length_s * AUDIO_RATE_HZ) // block
-        true = self.start_ns + np.arange(count, dtype=np.int64) * block * 10**9 // AUDIO_RATE_HZ
+        block = round(AUDIO_RATE_HZ / self.sampler.rates_hz[name])
         span_s = block / AUDIO_RATE_HZ
+        # Blocks follow one another without a gap: their stamps come from counting samples.
+        count = int(self.sampler.length_s * AUDIO_RATE_HZ) // block
+        _, _, rng = self.sampler.draw(name, 0.0, (0.0, 0.0))
+        first = np.arange(count, dtype=np.int64) * block
+        true = self.sampler.start_ns + first * 10**9 // AUDIO_RATE_HZ
         receive = arrive(rng, true, span_s + 0.003, 0.001)
 
         def joint_speed(t: Floats) -> Floats:
@@ -381,22 +309,6 @@ class _Builder:
             sensor="mic",
             attrs={"sample_rate_hz": AUDIO_RATE_HZ},
             span_ns=round(span_s * 1e9),
-        )
-
-    def _tf(self, name: str) -> SimStream:
-        rng = self._rng(name)
-        true, receive, t = self._when(rng, name, 1e-4, (0.0008, 0.0003))
-        position, orientation = self.world.hand_pose(t)
-        return make_stream(
-            name,
-            Kind.SIGNAL,
-            "/tf",
-            "tf2_msgs/msg/TFMessage",
-            true,
-            receive,
-            {"translation": position, "rotation": orientation},
-            frame_id="base",
-            attrs={"child_frame_id": "hand"},
         )
 
     def _hand_position(self, t: Floats) -> Floats:
@@ -431,66 +343,3 @@ def _setup(world: World, raw: Mapping[str, SimStream]) -> tuple[tuple[str, str, 
         payload = {"rate_hz": AUDIO_RATE_HZ}
         out.append(("/audio_info", "audio_common_msgs/msg/AudioInfo", payload))
     return tuple(out)
-
-
-def _truth(
-    world: World,
-    start_ns: int,
-    length_s: float,
-    raw: Mapping[str, SimStream],
-    heard: list[tuple[str, float, float]],
-) -> dict[str, Any]:
-    script = world.script
-
-    def ns(time_s: float) -> int:
-        return start_ns + round(min(time_s, length_s) * 1e9)
-
-    def intervals(pairs: list[tuple[float, float]]) -> list[dict[str, int]]:
-        return [{"start_ns": ns(a), "end_ns": ns(b)} for a, b in pairs if a < length_s]
-
-    def phases(found: list[Any]) -> list[dict[str, Any]]:
-        found[-1].end_s = script.end_s
-        return [
-            {"label": p.label, "start_ns": ns(p.start_s), "end_ns": ns(p.end_s)}
-            for p in found
-            if p.start_s < length_s
-        ]
-
-    events = sorted((e for e in script.events if e.time_s < length_s), key=lambda e: e.time_s)
-    lifted = [e.time_s for e in script.events if e.label == "lifted"]
-    down = [e.time_s for e in script.events if e.label in ("placed", "landed")]
-    t = np.arange(0.0, length_s, 0.02)
-    position, orientation = world.object_pose(t)
-    return {
-        "task": "pick up the red cube and place it elsewhere on the table",
-        "generator": "mmdata.simulate.pick_place",
-        "seed": world.seed,
-        "success": all(cycle["success"] for cycle in script.cycles),
-        "cycles": script.cycles,
-        "failures": list(script.failures),
-        "t0_ns": start_ns,
-        "end_ns": ns(length_s),
-        "phases": phases(script.phases),
-        "script_phases": phases(script.script_phases),
-        "events": [{"label": e.label, "stamp_ns": ns(e.time_s)} | e.extra for e in events],
-        "contact_intervals": intervals([(h.start_s, h.end_s) for h in script.object.holds]),
-        "lifted_intervals": intervals(list(zip(lifted, down, strict=False))),
-        "audio_click_ns": [ns(time) for _, time, _ in heard if time < length_s],
-        "audio_clicks": [
-            {"cause": cause, "stamp_ns": ns(time), "loudness": loudness}
-            for cause, time, loudness in heard
-            if time < length_s
-        ],
-        "object": {
-            "name": "cube",
-            "size_m": [script.object.size_m] * 3,
-            "mass_kg": script.object.mass_kg,
-            "stamp_ns": [ns(s) for s in t.tolist()],
-            "position": position.tolist(),
-            "orientation": orientation.tolist(),
-        },
-        "command_delay_ns": round(script.style.delay_s * 1e9),
-        "gripper_delay_ns": round(script.style.gripper_delay_s * 1e9),
-        "exposure_ns": exposures(raw),
-        "faults": {},
-    }

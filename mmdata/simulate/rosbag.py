@@ -263,7 +263,7 @@ class Messages:
             transforms = [self._mount(stamp, s) for s in payload["sensors"]]
         else:
             child = str(stream.info.attrs["child_frame_id"])
-            pose = (payload["translation"], payload["rotation"])
+            pose = (payload["translation"], payload["orientation"])
             transforms = [self._transform(stamp, stream.info.frame_id or "", child, *pose)]
         return self._make("tf2_msgs/msg/TFMessage", transforms)
 

@@ -163,20 +163,22 @@ class Script:
     def play(self, first: bool) -> None:
         """Add one pick-and-place. Failures happen in the first cycle."""
         failures = self.failures if first else ()
-        place_x_y = self._elsewhere(self.object.rest[:2])
-        self.cycles.append({"success": False})
+        outcome = self._cycle(failures, self._elsewhere(self.object.rest[:2]))
+        self.cycles.append(outcome | {"end_s": float(self._cursor + self.style.delay_s)})
+
+    def _cycle(self, failures: tuple[Failure, ...], place_x_y: Floats) -> dict[str, Any]:
         if "collision" in failures:
             self._collide()
         if "missed_grasp" in failures or "regrasp" in failures:
             self._miss(failures)
             if "missed_grasp" in failures:
                 self._retract()
-                return
+                return {"success": False}
         self._approach("hesitation" in failures)
         stroke = self._grasp()
         if not self._carry(stroke, place_x_y, failures):
-            return
-        self._place(place_x_y)
+            return {"success": False}
+        return self._place(place_x_y)
 
     def _hover(self) -> Floats:
         yaw = self.object.rest[3]
@@ -263,7 +265,7 @@ class Script:
             # The table shakes, but the hand does not feel it.
             self._impulse("landed", landed, 0.0, 1.0)
 
-    def _place(self, place_x_y: Floats) -> None:
+    def _place(self, place_x_y: Floats) -> dict[str, Any]:
         hold = self.object.holds[-1]
         overtravel = self.rng.uniform(0.0004, 0.0012)
         down = self.path.target.copy()
@@ -284,9 +286,9 @@ class Script:
         self._begin("release", touch, stroke.command_s)
         self.object.release(hold, stroke.start_s, off)
         error = float(np.linalg.norm(self.object.rest[:2] - place_x_y))
-        self.cycles[-1] = {"success": error < 0.02, "place_error_m": error}
         self._cursor = off + self.rng.uniform(0.05, 0.35)
         self._retract()
+        return {"success": error < 0.02, "place_error_m": error}
 
     def _retract(self, from_s: float | None = None) -> None:
         """Go up and home; the phase begins with that motion unless something ended before."""

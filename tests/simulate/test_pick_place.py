@@ -532,6 +532,15 @@ def test_the_same_seed_gives_the_same_bytes(episode):
     )
 
 
+def test_without_rendering_only_the_pictures_differ(episode):
+    bare = simulate.pick_place(seed=1, streams=["camera_front"], render=False)
+    stream = bare.raw["camera_front"]
+    assert np.array_equal(stream.true_ns, episode.raw["camera_front"].true_ns)
+    assert np.array_equal(stream.receive_ns, episode.raw["camera_front"].receive_ns)
+    assert bare.streams["camera_front"][0].shape == (240, 320, 3)
+    assert stream.fields["data"][0].tobytes() == stream.fields["data"][5].tobytes()
+
+
 def test_an_unknown_stream_is_refused():
     with pytest.raises(ConfigError, match="no stream 'sonar'"):
         simulate.pick_place(0, streams=["sonar"])

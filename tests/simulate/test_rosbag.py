@@ -145,4 +145,4 @@ def test_the_truth_is_json(log, tmp_path):
     assert truth["exposure_ns"]["camera_front"] == episode.raw["camera_front"].true_ns.tolist()
     assert truth["faults"]["wrench"]["regressions"] == 3
     assert {"phases", "script_phases", "contact_intervals", "lifted_intervals", "events",
-            "audio_click_ns", "object", "success", "t0_ns"} <= set(truth)  # fmt: skip
+            "audio_click_ns", "object", "t0_ns"} <= set(truth)  # fmt: skip
