@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mmdata.sync.health import latency_health as latency_health
     from mmdata.sync.health import stamp_health as stamp_health
     from mmdata.sync.ledger import Ledger as Ledger
-    from mmdata.sync.report import write_report as write_report
+    from mmdata.sync.report import render_report as render_report
+    from mmdata.sync.report import section as section
 
 _HOMES = {
     "assess": "assess",
@@ -40,7 +41,8 @@ _HOMES = {
     "latency_health": "health",
     "stamp_health": "health",
     "Ledger": "ledger",
-    "write_report": "report",
+    "render_report": "report",
+    "section": "report",
 }
 
 __all__ = sorted(_HOMES)

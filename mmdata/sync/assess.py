@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,19 @@ def assess(
     *,
     budget: Budget | None = None,
     content: bool = True,
+    layers: Mapping[str, Mapping[str, Any]] | None = None,
     config: ContentConfig | None = None,
 ) -> Ledger:
     """Assess the timing of an episode: stamps always, content when ``content``.
 
+    layers: annotation layers (parsed JSON by name) for label-derived offsets; those embedded in the
+    episode by default.
     Nothing is written; ``store.write_sync(path, ledger.to_dict())`` does that.
     """
     budget = budget or Budget()
-    found = content_offsets(episode, config) if content else Content()
+    if layers is None:
+        layers = {name: json.loads(text) for name, text in episode.annotations.items()}
+    found = content_offsets(episode, layers, config) if content else Content()
     healths: dict[str, StampHealth] = {}
     streams = []
     for name, stream in episode.streams.items():

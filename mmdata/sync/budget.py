@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -114,14 +114,29 @@ class Budget(Model):
 
 def read_budget(path: str | Path) -> Budget:
     """Read a budget YAML. Raises ConfigError with the key that is wrong."""
+    return parse_budget(read_yaml(path), path)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when it is none."""
     import yaml
 
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        return Budget.model_validate(yaml.safe_load(text) or {})
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}".replace("\n", " ")) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values; see docs/sync.md, Budgets")
+    return values
+
+
+def parse_budget(values: dict[str, Any], source: str | Path) -> Budget:
+    """A budget from parsed YAML. Raises ConfigError naming ``source`` and the wrong key."""
+    try:
+        return Budget.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}; see docs/sync.md, Budgets") from error
+        raise ConfigError(
+            f"{source}: {where}: {first['msg']}; see docs/sync.md, Budgets"
+        ) from error

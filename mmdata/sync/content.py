@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from itertools import combinations
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mmdata.episode import Episode
-from mmdata.streams import Kind, Stream
-from mmdata.sync import lidar
-from mmdata.sync.correlate import CorrelationConfig, Signal, abstain, correlate
+from mmdata.geometry import Rig
+from mmdata.streams import Kind
+from mmdata.sync.correlate import CorrelationConfig
 from mmdata.sync.events import Candidate, commands, contacts, sound_and_picture
 from mmdata.sync.frames import camera_facts, read_camera_motion, stretch
-from mmdata.sync.kinematics import Motion, is_command, stream_motion
+from mmdata.sync.kinematics import Motion, is_command, percentile_95, stream_motion
 from mmdata.sync.labels import LabelConfig, label_offset, layer_observations
+from mmdata.sync.ledger import fuse
 from mmdata.sync.motion import CameraMotion
 from mmdata.sync.onsets import OnsetConfig
-
-MIN_SPEED_M_S = 0.01
-MIN_TURN_RAD_S = 0.02
-MIN_JOINT_PER_S = 0.02
-"""95th percentiles below which nothing moves enough to carry timing."""
+from mmdata.sync.pairs_camera import camera_camera, camera_gyro, camera_pairs
+from mmdata.sync.pairs_motion import kinematic_pairs, sweep_pairs
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,13 @@ class Content:
     speeds: dict[str, float] = field(default_factory=dict)
 
 
-def content_offsets(episode: Episode, config: ContentConfig | None = None) -> Content:
-    """Run every content-based method that applies to the streams of ``episode``."""
+def content_offsets(
+    episode: Episode, layers: Mapping[str, Mapping[str, Any]], config: ContentConfig | None = None
+) -> Content:
+    """Run every content-based method that applies to the streams and labels of an episode.
+
+    layers: annotation layers as parsed JSON, by name.
+    """
     config = config or ContentConfig()
     streams = {n: s for n, s in episode.streams.items() if len(s) >= 8}
     motions = {
@@ -71,18 +72,24 @@ def content_offsets(episode: Episode, config: ContentConfig | None = None) -> Co
                 cameras[name] = seen
                 speed = motions[reference].speed() if reference else None
                 out.facts[name] = camera_facts(seen, speed)
-    pairs = [
-        *_camera_motion(cameras, motions, reference, config),
-        *_camera_gyro(cameras, streams, motions, config),
-        *_camera_camera(cameras, config),
-        *_kinematics(motions, reference, config),
+    correlation = config.correlation
+    seen_moving = list(camera_pairs(cameras, motions, reference, correlation))
+    against = {
+        c.b: fused[:2]
+        for c in seen_moving
+        if c.a == reference and not isinstance(fused := fuse(c.estimates), str)
+    }
+    out.pairs = [
+        *seen_moving,
+        *camera_gyro(cameras, streams, motions, correlation),
+        *camera_camera(cameras, against, reference, correlation, config.max_pairs),
+        *kinematic_pairs(motions, reference, correlation),
         *contacts(streams, config.onsets, config.air_distance_m),
         *sound_and_picture(streams, cameras, config.onsets),
-        *commands(streams, config.correlation),
-        *_sweeps(streams, motions, (start, end), config),
-        *_labels(episode, config),
+        *commands(streams, correlation),
+        *sweep_pairs(streams, motions, (start, end), correlation),
+        *_labels(layers, episode.rig, config.labels),
     ]
-    out.pairs = pairs
     return out
 
 
@@ -102,16 +109,12 @@ def _speeds(motions: dict[str, Motion], reference: str | None) -> dict[str, floa
     speeds: dict[str, float] = {}
     motion = motions[reference] if reference else None
     if motion is not None and motion.linear is not None:
-        speeds["v95_m_s"] = round(_p95(motion.linear), 4)
+        speeds["v95_m_s"] = round(percentile_95(motion.linear), 4)
     angular = [m.angular for m in ([motion] if motion else []) if m and m.angular is not None]
     angular += [m.angular for m in motions.values() if m.angular is not None]
     if angular:
-        speeds["w95_rad_s"] = round(_p95(angular[0]), 4)
+        speeds["w95_rad_s"] = round(percentile_95(angular[0]), 4)
     return speeds
-
-
-def _p95(signal: Signal) -> float:
-    return float(np.quantile(np.linalg.norm(signal.value, axis=1), 0.95))
 
 
 def _busiest(
@@ -133,178 +136,10 @@ def _busiest(
     return first, first + span
 
 
-def _moves(signal: Signal, least: float) -> bool:
-    return _p95(signal) >= least
-
-
-def _camera_motion(
-    cameras: dict[str, CameraMotion],
-    motions: dict[str, Motion],
-    reference: str | None,
-    config: ContentConfig,
+def _labels(
+    layers: Mapping[str, Mapping[str, Any]], rig: Rig, config: LabelConfig
 ) -> Iterator[Candidate]:
-    joints = [n for n, m in motions.items() if m.joint is not None and n != reference]
-    sources = ([reference] if reference else []) + joints[:1]
-    camera_config = replace(config.correlation, floor_sigma_s=0.003)
-    for source in sources:
-        speed = motions[source].speed()
-        least = MIN_SPEED_M_S if motions[source].linear is not None else MIN_JOINT_PER_S
-        if speed is None:
-            continue
-        for name, camera in cameras.items():
-            if not _moves(speed, least):
-                estimate = abstain("camera_flow", f"{source} does not move")
-                yield Candidate(source, name, "camera_motion", (estimate,))
-                continue
-            found = [
-                correlate(
-                    speed, camera.signal(camera.speed), method="camera_flow", config=camera_config
-                )
-            ]
-            if not found[0].known:
-                # Weaker evidence than flow (texture counts as motion), so it is asked only when
-                # flow says nothing, and has to agree better.
-                energy = camera.signal(camera.energy)
-                strict = replace(camera_config, min_score=0.8, floor_sigma_s=0.005)
-                found.append(correlate(speed, energy, method="frame_difference", config=strict))
-            yield Candidate(source, name, "camera_motion", tuple(found))
-
-
-def _camera_gyro(
-    cameras: dict[str, CameraMotion],
-    streams: dict[str, Stream],
-    motions: dict[str, Motion],
-    config: ContentConfig,
-) -> Iterator[Candidate]:
-    for name, motion in motions.items():
-        if "angular_velocity" not in streams[name].fields or motion.angular is None:
-            continue
-        for camera_name, camera in cameras.items():
-            if not _moves(motion.angular, MIN_TURN_RAD_S):
-                estimates = [abstain("camera_gyro", f"{name} does not turn")]
-            else:
-                turn = camera.signal(camera.rotation)
-                estimates = [
-                    correlate(
-                        motion.angular,
-                        turn,
-                        method="camera_gyro",
-                        score="rotation",
-                        config=config.correlation,
-                    )
-                ]
-            yield Candidate(name, camera_name, "camera_gyro", tuple(estimates))
-
-
-def _camera_camera(cameras: dict[str, CameraMotion], config: ContentConfig) -> Iterator[Candidate]:
-    camera_config = replace(config.correlation, floor_sigma_s=0.003)
-    for a, b in list(combinations(cameras, 2))[: config.max_pairs]:
-        left, right = cameras[a], cameras[b]
-        found = correlate(
-            left.signal(left.speed),
-            right.signal(right.speed),
-            method="camera_camera",
-            config=camera_config,
-        )
-        yield Candidate(a, b, "camera_camera", (found,))
-
-
-def _kinematics(
-    motions: dict[str, Motion], reference: str | None, config: ContentConfig
-) -> Iterator[Candidate]:
-    """Every other moving stream against the reference, through what both measure."""
-    if reference is None:
-        return
-    base = motions[reference]
-    for name, motion in list(motions.items())[: config.max_pairs]:
-        if name == reference:
-            continue
-        estimates = []
-        speed, other = base.speed(), motion.speed()
-        if speed is not None and other is not None and base.linear is not None:
-            same = motion.linear is not None
-            if _moves(speed, MIN_SPEED_M_S) and _moves(
-                other, MIN_SPEED_M_S if same else MIN_JOINT_PER_S
-            ):
-                # Joint and tip speed are related, not proportional: that limits their offset.
-                floor = config.correlation.floor_sigma_s if same else 0.002
-                estimates.append(
-                    correlate(
-                        speed,
-                        other,
-                        method="linear_speed" if same else "joint_speed",
-                        config=replace(config.correlation, floor_sigma_s=floor),
-                    )
-                )
-        if base.angular is not None and motion.angular is not None:
-            turns = _moves(base.angular, MIN_TURN_RAD_S)
-            if turns and _moves(motion.angular, MIN_TURN_RAD_S):
-                estimates.append(
-                    correlate(
-                        base.angular,
-                        motion.angular,
-                        method="angular_rate",
-                        score="rotation",
-                        config=config.correlation,
-                    )
-                )
-        if estimates:
-            yield Candidate(reference, name, "kinematics", tuple(estimates))
-
-
-def _sweeps(
-    streams: dict[str, Stream],
-    motions: dict[str, Motion],
-    span: tuple[int, int],
-    config: ContentConfig,
-) -> Iterator[Candidate]:
-    egos = {n: m for n, m in motions.items() if m.linear is not None or m.angular is not None}
-    for name, stream in streams.items():
-        if stream.kind is not Kind.SWEEP or not {"x", "y", "z"} <= set(stream.fields) or not egos:
-            continue
-        part = stretch(stream, *span)
-        if len(part) < 12:
-            for ego in egos:
-                estimate = abstain("lidar_icp", f"{len(part)} sweeps, 12 needed")
-                yield Candidate(ego, name, "lidar_motion", (estimate,))
-            continue
-        seen = lidar.sweep_motion(part.stamp_ns, _points(part))
-        linear, angular = seen.signals()
-        sweep_config = replace(config.correlation, floor_sigma_s=0.002)
-        for ego, motion in egos.items():
-            estimates = []
-            if motion.angular is not None and _moves(motion.angular, MIN_TURN_RAD_S):
-                estimates.append(
-                    correlate(
-                        motion.angular,
-                        angular,
-                        method="lidar_icp_rotation",
-                        score="rotation",
-                        config=sweep_config,
-                    )
-                )
-            speed = motion.speed() if motion.linear is not None else None
-            if speed is not None and _moves(speed, MIN_SPEED_M_S):
-                size = Signal(linear.stamp_ns, np.linalg.norm(linear.value, axis=1))
-                estimates.append(
-                    correlate(speed, size, method="lidar_icp_speed", config=sweep_config)
-                )
-            if estimates:
-                yield Candidate(ego, name, "lidar_motion", tuple(estimates))
-
-
-def _points(stream: Stream) -> Iterator[tuple[Any, Any]]:
-    for i in range(len(stream)):
-        sample = stream[i]
-        offset = sample.get("point_offset_ns")
-        yield np.stack([sample["x"], sample["y"], sample["z"]], axis=1), offset
-
-
-def _labels(episode: Episode, config: ContentConfig) -> Iterator[Candidate]:
-    for layer, text in episode.annotations.items():
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            continue
-        for stream, seen in layer_observations(document, episode.rig):
-            found = label_offset(seen, config.labels)
+    for layer, document in layers.items():
+        for stream, seen in layer_observations(document, rig):
+            found = label_offset(seen, config)
             yield Candidate(f"annotations/{layer}", stream, "label_reprojection", (found,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,15 @@ from mmdata.sync.correlate import Floats, Signal, Stamps
 COMMAND_WORDS = ("command", "cmd", "action", "target", "desired", "goal")
 STATE_WORDS = ("joint", "state", "qpos", "gripper", "finger")
 
+MIN_SPEED_M_S = 0.01
+MIN_TURN_RAD_S = 0.02
+MIN_JOINT_PER_S = 0.02
+MAX_JOINTS = 16
+PREDICTED_SCORE = 0.95
+"""A linear map of many channels fits a lot, so it has to predict nearly all motion."""
+
+"""95th percentiles below which nothing moves enough to carry timing."""
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -21,12 +30,15 @@ class Motion:
     linear   (N, 3) velocity in m/s, in a frame that stays the same over the stream.
     angular  (N, 3) rotation rate in rad/s, in the body's frame.
     joint    (N, J) joint (or other generalised) velocities, unit of the stream per second.
+    twists   frame ("body", "world") -> (N, 6) linear and angular velocity in that frame. What a
+             camera sees is linear in the body's twist when it rides along, in the world's when not.
     """
 
     stream: str
     linear: Signal | None = None
     angular: Signal | None = None
     joint: Signal | None = None
+    twists: dict[str, Signal] = field(default_factory=dict)
 
     def speed(self) -> Signal | None:
         """One number: linear speed where known, else the summed joint speed."""
@@ -49,7 +61,7 @@ def stream_motion(stream: Stream) -> Motion | None:
     linear = angular = joint = None
     if shapes.get("linear_velocity") == (3,):
         linear = _clean(stamps, stream["linear_velocity"])
-    elif shapes.get("position") == (3,) and stream.info.fields["position"].channels is None:
+    elif shapes.get("position") == (3,) and _is_place(stream.info.fields["position"].channels):
         linear = derivative(stamps, stream["position"])
     if shapes.get("angular_velocity") == (3,):
         angular = _clean(stamps, stream["angular_velocity"])
@@ -59,7 +71,30 @@ def stream_motion(stream: Stream) -> Motion | None:
         joint = _joint_motion(stream, shapes)
     if linear is None and angular is None and joint is None:
         return None
-    return Motion(stream.name, linear, angular, joint)
+    return Motion(stream.name, linear, angular, joint, _twists(stream, shapes))
+
+
+def _twists(stream: Stream, shapes: dict[str, tuple[int, ...]]) -> dict[str, Signal]:
+    if shapes.get("linear_velocity") == shapes.get("angular_velocity") == (3,):
+        rates = np.c_[stream["linear_velocity"], stream["angular_velocity"]]
+        return {"body": _clean(stream.stamp_ns, rates)}
+    if shapes.get("position") != (3,) or shapes.get("orientation") != (4,):
+        return {}
+    pose = np.c_[stream["position"], stream["orientation"]].astype(np.float64)
+    stamps, pose = _spaced(stream.stamp_ns, pose)
+    if len(stamps) < 8:
+        return {}
+    velocity = derivative(stamps, pose[:, :3])
+    turn = rotation_rate(stamps, pose[:, 3:]).value
+    q = pose[:-1, 3:]
+    body = np.c_[quaternions.quat_rotate(quaternions.quat_conjugate(q), velocity.value), turn]
+    world = np.c_[velocity.value, quaternions.quat_rotate(q, turn)]
+    return {"body": Signal(velocity.stamp_ns, body), "world": Signal(velocity.stamp_ns, world)}
+
+
+def _is_place(channels: tuple[str, ...] | None) -> bool:
+    """Three positions are a place unless they are named as joints."""
+    return channels is None or [c[-1:].lower() for c in channels] == ["x", "y", "z"]
 
 
 def derivative(stamp_ns: Stamps, value: Floats) -> Signal:
@@ -115,3 +150,12 @@ def _spaced(stamp_ns: Stamps, value: Floats) -> tuple[Stamps, Floats]:
 
 def _midpoints(stamps: Stamps) -> Stamps:
     return np.asarray(stamps[:-1] + np.diff(stamps) // 2)
+
+
+def percentile_95(signal: Signal) -> float:
+    """95th percentile of the norm of a signal."""
+    return float(np.quantile(np.linalg.norm(signal.value, axis=1), 0.95))
+
+
+def moves(signal: Signal, least: float) -> bool:
+    return percentile_95(signal) >= least

@@ -8,7 +8,7 @@ what a wrong calibration adds, so the two are not mistaken for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def observe(
     )
 
 
-def layer_observations(document: dict[str, Any], rig: Rig) -> Iterator[tuple[str, Observation]]:
+def layer_observations(document: Mapping[str, Any], rig: Rig) -> Iterator[tuple[str, Observation]]:
     """(camera stream, observations) for every camera that a layer labels in 2D and the rig places.
 
     ``document`` is an annotation layer as parsed JSON. Cameras without intrinsics or without a
