@@ -99,10 +99,8 @@ def _one(
         return (*theirs, True) if theirs else None
 
     def whole(reason: str, kept: tuple[str, Annotation]) -> None:
-        conflicts.append(
-            Conflict(id, kept[0], (), *(s and s[1].to_dict() for s in (base, ours, theirs)), reason)
-        )
-        return
+        a, b, c = (side and side[1].to_dict() for side in (base, ours, theirs))
+        conflicts.append(Conflict(id, kept[0], (), a, b, c, reason))
 
     if ours is None or theirs is None:
         # Work is worth more than its removal: the reviewer can still remove it.
@@ -174,9 +172,9 @@ def _three_way(
                 a, b, c = (f.get(path, _ABSENT) for f in (old, mine, yours))
                 value = c if b == a else b
                 if b not in (a, c) and c != a:
-                    shown = [None if v is _ABSENT else v for v in (a, b, c)]
+                    x, y, z = (None if v is _ABSENT else v for v in (a, b, c))
                     reason = "both sides changed it"
-                    conflicts.append(Conflict(id, collection, path, *shown, reason=reason))
+                    conflicts.append(Conflict(id, collection, path, x, y, z, reason))
                 if value is not _ABSENT:
                     merged[path] = value
     return merged, conflicts
