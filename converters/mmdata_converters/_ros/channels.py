@@ -172,8 +172,10 @@ class RawLog(Protocol):
 
     format: str
     problems: list[str]
-    #: Messages that cannot be had: (topic, count, reason); filled while blocks are read.
-    lost: list[tuple[str, int, str]]
+
+    @property
+    def lost(self) -> list[tuple[str, int, str]]:
+        """Messages that cannot be had: (topic, count, reason); fills while blocks are read."""
 
     def channels(self) -> Sequence[ChannelSummary]: ...
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]: ...

@@ -1,0 +1,1 @@
+"""From recordings to episodes: finding logs, splitting, writing, batches."""
