@@ -180,7 +180,16 @@ class VideoDecoder:
         before = int(np.searchsorted(self._keyframes, position, side="right")) - 1
         if before < 0:
             raise FormatError(f"frame {i}: no keyframe at or before it, so it cannot be decoded")
-        start = int(self._keyframes[before])
+        # Pictures shown before the keyframe of an open GOP need the keyframe before that one.
+        for first in self._keyframes[max(0, before - 1) : before + 1][::-1]:
+            self._decode(int(first), position)
+            if position in self._frames:
+                return self._frames[position]
+            self._context = None
+        raise FormatError(f"frame {i}: the {self._encoding} decoder gave no frame for it")
+
+    def _decode(self, start: int, position: int) -> None:
+        """Decode up to a position, from where the decoder is if that lies behind start."""
         if not start <= self._next <= position or self._context is None:
             self._open()
             self._next = start
@@ -189,9 +198,6 @@ class VideoDecoder:
             self._next += 1
         if position not in self._frames:
             self._drain()
-        if position not in self._frames:
-            raise FormatError(f"frame {i}: the {self._encoding} decoder gave no frame for it")
-        return self._frames[position]
 
     def _open(self) -> None:
         import av
