@@ -7,4 +7,5 @@ from mmdata.registry import Entry
 CONVERTERS: tuple[Entry, ...] = (
     Entry("rosbag2", "mmdata_converters.rosbag2:RosBag2Converter"),
     Entry("rosbag1", "mmdata_converters.rosbag1:RosBag1Converter"),
+    Entry("lerobot", "mmdata_converters.lerobot:LeRobotConverter", ("pyarrow",), "parquet"),
 )

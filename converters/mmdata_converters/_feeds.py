@@ -1,0 +1,506 @@
+"""What the dataset converters share: a recording made of declared streams with known stamps.
+
+A dataset on disk is a table with pictures: every stream's stamps are known when it is opened, and
+its payload is read row by row. A converter declares one feed per stream; reading, counting,
+slicing into bounded batches and surviving damage happen here, once. A sample's stamp is always
+taken by its row, so that a missing picture can never shift the ones after it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.clocks import Stamps
+from mmdata.errors import ConversionError, MmdataError
+from mmdata.geometry import Rig, Sensor
+from mmdata.media import sniff_image
+from mmdata.recording import Batch, Recording, Summary, Topic
+from mmdata.streams import FieldInfo, Kind, LazyArray, Ragged, StreamInfo
+
+Array: TypeAlias = NDArray[Any]
+Rows: TypeAlias = Stamps | slice
+Chunk: TypeAlias = tuple[Rows, Mapping[str, Array | Ragged]]
+
+BATCH_BYTES = 4 << 20
+_BATCH_ROWS = 4096
+#: What damaged bytes raise in the libraries that parse them.
+DAMAGE = (
+    OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError,
+    zlib.error, struct.error, MmdataError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One stream to be: its stamps (n,) i8 by row, and how to read (rows, samples) in order."""
+
+    info: StreamInfo
+    stamps: Stamps
+    read: Callable[[], Iterator[Chunk]]
+
+    @property
+    def topic(self) -> str:
+        return self.info.source_topic or self.info.name
+
+
+class FeedRecording(Recording):
+    """A recording whose streams are declared while it is opened."""
+
+    def __init__(self, path: Path, format: str, part: str = "") -> None:
+        super().__init__()
+        self.path = path
+        self.format = format
+        self.part = part
+        self.feeds: list[Feed] = []
+        self._sensors: dict[str, Sensor] = {}
+        self._files: list[Path] = []
+        self._to_close: list[Any] = []
+
+    # -- the contract --------------------------------------------------------------------------
+
+    def inspect(self) -> Summary:
+        topics = []
+        for feed in self.feeds:
+            first, last = _span(feed.stamps)
+            kind = feed.info.source_type or self.format
+            topics.append(Topic(feed.topic, kind, feed.info.kind, len(feed.stamps), first, last))
+        firsts = [t.first_ns for t in topics if t.first_ns is not None]
+        lasts = [t.last_ns for t in topics if t.last_ns is not None]
+        return Summary(
+            self.format, min(firsts, default=None), max(lasts, default=None), topics,
+            self.account.problem_lines(),
+        )  # fmt: skip
+
+    def read(self, topics: frozenset[str] | None = None) -> Iterator[Batch]:
+        for feed in self.feeds:
+            if topics is None or feed.topic in topics:
+                yield from self._read(feed)
+        self.finish()
+
+    def receive_stamps(self, topic: str | None = None) -> Iterator[Stamps]:
+        """Stamps of the samples: a dataset keeps no receive stamps."""
+        for feed in self.feeds:
+            if len(feed.stamps) and topic in (None, feed.topic):
+                yield feed.stamps
+
+    @property
+    def rig(self) -> Rig:
+        return Rig(self._sensors.values())
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return sorted(set(self._files))
+
+    def close(self) -> None:
+        while self._to_close:
+            self._to_close.pop().close()
+
+    def finish(self) -> None:
+        """Called when everything was read: the place for layers that need what was met."""
+
+    def _read(self, feed: Feed) -> Iterator[Batch]:
+        account, topic, seen = self.account, feed.topic, 0
+        account.messages[topic] = 0
+        for key in [k for k in account.dropped if k[0] == topic]:
+            del account.dropped[key]
+        try:
+            for rows, samples in feed.read():
+                stamps = feed.stamps[rows]
+                seen += len(stamps)
+                account.count(topic, len(stamps))
+                yield Batch(feed.info, samples, stamps)
+        except DAMAGE as error:
+            dropped = sum(n for (t, _), n in account.dropped.items() if t == topic)
+            left = max(1, len(feed.stamps) - seen - dropped)
+            self.drop(topic, f"unreadable: {_one_line(error)}", left)
+
+    # -- for converters ------------------------------------------------------------------------
+
+    def drop(self, topic: str, reason: str, n: int = 1) -> None:
+        """n samples exist (or should) and become none."""
+        self.account.count(topic, n)
+        self.account.drop(topic, reason, n)
+
+    def uses(self, *paths: Path) -> None:
+        """Files of the recording."""
+        self._files += paths
+
+    def owns(self, resource: Any) -> Any:
+        """Close a resource together with the recording."""
+        self._to_close.append(resource)
+        return resource
+
+    def mount(self, sensor: Sensor) -> None:
+        """Add a sensor to the rig."""
+        self._sensors[sensor.name] = sensor
+
+    def know(self, **facts: Any) -> None:
+        """Metadata, as far as it is known."""
+        self.metadata.update({k: v for k, v in facts.items() if v not in (None, "", [])})
+
+    def signal(
+        self,
+        name: str,
+        fields: Mapping[str, LazyArray],
+        stamps: Stamps,
+        *,
+        units: Mapping[str, str] | None = None,
+        channels: Mapping[str, Sequence[str]] | None = None,
+        kind: Kind = Kind.SIGNAL,
+        only: Array | None = None,
+        **info: Any,
+    ) -> None:
+        """Numeric rows. fields: arrays (n, ...), in memory or on disk, read slice by slice.
+
+        Rows and stamps belong together by position; what is longer than the rest is counted.
+        only: rows to keep.
+        """
+        topic = str(info.get("source_topic") or name)
+        n = min([len(stamps), *(len(f) for f in fields.values())])
+        longest = max([len(stamps), *(len(f) for f in fields.values())])
+        if longest != n:
+            self.account.problem(f"{topic}: {n} of {longest} rows have values and a stamp")
+        described = {
+            field: FieldInfo(
+                _plain(values.dtype).newbyteorder("<").str,
+                tuple(values.shape[1:]),
+                unit=(units or {}).get(field),
+                channels=_channels((channels or {}).get(field), values.shape[1:]),
+            )
+            for field, values in fields.items()
+        }
+        row_bytes = sum(
+            np.dtype(f.dtype).itemsize * int(np.prod(f.shape)) for f in described.values()
+        )
+        step = max(1, min(_BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
+
+        def read() -> Iterator[Chunk]:
+            for start in range(0, n, step):
+                rows: Rows = slice(start, min(n, start + step))
+                values = {f: _numbers(v[rows]) for f, v in fields.items()}
+                if only is not None:
+                    keep = np.flatnonzero(only[rows])
+                    values, rows = {f: v[keep] for f, v in values.items()}, keep + start
+                yield rows, values
+
+        self._declare(name, kind, described, stamps[:n], read, info)
+
+    def frames(
+        self, name: str, pixels: LazyArray, stamps: Stamps, kind: Kind = Kind.IMAGE, **info: Any
+    ) -> None:
+        """Raw pixels (n, H, W[, C]), in memory or on disk."""
+        grey = len(pixels.shape) == 3 or pixels.shape[-1] == 1
+        if kind is Kind.IMAGE:
+            info = {"encoding": "raw", **info}
+            attrs = {"pixel_format": "mono8" if grey else "rgb8"}
+            info["attrs"] = {**attrs, **info.get("attrs", {})}
+        self.signal(name, {"data": pixels}, stamps, kind=kind, **info)
+
+    def encoded(
+        self,
+        name: str,
+        get: Callable[[int], bytes | None],
+        stamps: Stamps,
+        kind: Kind = Kind.IMAGE,
+        **info: Any,
+    ) -> None:
+        """Compressed pictures, text or opaque bytes, one per row. get(row): None where missing."""
+        topic = str(info.get("source_topic") or name)
+        if kind is Kind.IMAGE and "encoding" not in info:
+            info["encoding"] = self._picture_encoding(get, len(stamps))
+
+        def take(row: int) -> bytes | None:
+            try:
+                data = get(row)
+            except DAMAGE as error:
+                self.drop(topic, f"unreadable: {_one_line(error)}")
+                return None
+            if data is None:
+                self.drop(topic, "missing")
+                return None
+            if kind is Kind.IMAGE and sniff_image(data) is None:
+                self.drop(topic, "no JPEG, PNG or WebP")
+                return None
+            return data
+
+        def read() -> Iterator[Chunk]:
+            for rows, found in _gather(range(len(stamps)), take, len):
+                yield np.array(rows), {"data": Ragged.from_rows(found, np.uint8)}
+
+        self._declare(name, kind, {"data": FieldInfo("|u1", (), True)}, stamps, read, info)
+
+    def sweeps(
+        self,
+        name: str,
+        get: Callable[[int], Mapping[str, Any] | None],
+        stamps: Stamps,
+        points: Mapping[str, FieldInfo],
+        per_sweep: Mapping[str, FieldInfo] | None = None,
+        **info: Any,
+    ) -> None:
+        """LiDAR sweeps. get(row): field -> (P,), a scalar for per_sweep fields; None: missing."""
+        topic = str(info.get("source_topic") or name)
+        per_sweep = per_sweep or {}
+        fields = {n: FieldInfo(f.dtype, f.shape, True, f.unit) for n, f in points.items()}
+
+        def take(row: int) -> Mapping[str, Any] | None:
+            try:
+                found = get(row)
+            except DAMAGE as error:
+                self.drop(topic, f"unreadable: {_one_line(error)}")
+                return None
+            if found is None:
+                self.drop(topic, "missing")
+            return found
+
+        def size(sweep: Mapping[str, Any]) -> int:
+            return sum(np.asarray(v).nbytes for v in sweep.values())
+
+        def read() -> Iterator[Chunk]:
+            for rows, found in _gather(range(len(stamps)), take, size):
+                samples: dict[str, Array | Ragged] = {
+                    n: Ragged.from_rows([np.asarray(s[n]) for s in found], np.dtype(f.dtype))
+                    for n, f in points.items()
+                }
+                for n, f in per_sweep.items():
+                    samples[n] = np.array([s[n] for s in found], f.dtype)
+                yield np.array(rows), samples
+
+        self._declare(name, Kind.SWEEP, {**fields, **per_sweep}, stamps, read, info)
+
+    def feed(
+        self,
+        info: StreamInfo,
+        stamps: Stamps,
+        read: Callable[[], Iterator[Chunk]],
+    ) -> None:
+        """Any other stream."""
+        self.feeds.append(Feed(info, np.asarray(stamps, np.int64), read))
+
+    def layer(self, name: str, **collections: list[Any]) -> None:
+        """Labels that came along, as an annotation layer; nothing where there are none."""
+        if any(collections.values()):
+            from mmdata import __version__
+            from mmdata_schema import Layer, Provenance, Software, write_layer
+
+            self.layers[name] = write_layer(
+                Layer(
+                    episode_id=self.episode_id,
+                    name=name,
+                    provenance=Provenance(
+                        tool=Software(name=f"mmdata import of {self.format}", version=__version__),
+                        source_file=self.path.name,
+                    ),
+                    **cast(Any, collections),
+                )
+            )
+
+    @property
+    def episode_id(self) -> str:
+        """Name of the episode as far as the dataset gives one."""
+        text = "_".join(t for t in (self.path.name.split(".")[0], self.part) if t)
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.") or self.format
+
+    # -- internals -----------------------------------------------------------------------------
+
+    def _declare(
+        self,
+        name: str,
+        kind: Kind,
+        fields: Mapping[str, FieldInfo],
+        stamps: Stamps,
+        read: Callable[[], Iterator[Chunk]],
+        info: Mapping[str, Any],
+    ) -> None:
+        names = {f.info.name for f in self.feeds}
+        unique, number = name, 2
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        self.feed(StreamInfo(unique, kind, dict(fields), **info), stamps, read)
+
+    def _picture_encoding(self, get: Callable[[int], bytes | None], n: int) -> str:
+        """Encoding of the first picture; a few others are mixed in at times and decode as well."""
+        for row in range(n):
+            try:
+                data = get(row)
+            except DAMAGE:
+                continue  # counted when it is read
+            encoding = sniff_image(data) if data else None
+            if encoding is not None:
+                return encoding
+        return "jpeg"
+
+
+# -- time --------------------------------------------------------------------------------------
+
+
+def row_stamps(n: int, rate_hz: float) -> Stamps:
+    """Synthetic stamps (n,) i8 of rows at a declared rate: `round(i * 1e9 / rate)`."""
+    return np.rint(np.arange(n) * (1e9 / rate_hz)).astype(np.int64)
+
+
+def seconds_to_ns(seconds: Array) -> Stamps:
+    """(n,) float seconds to nanoseconds; exact to the float's own resolution."""
+    values: NDArray[np.float64] = np.asarray(seconds, np.float64)
+    if not np.isfinite(values).all() or (np.abs(values) > 9e9).any():
+        raise ConversionError("stamps in seconds that are not finite or out of range")
+    whole = np.floor(values)
+    nanoseconds = np.rint((values - whole) * 1e9).astype(np.int64)
+    return np.asarray(whole.astype(np.int64) * 1_000_000_000 + nanoseconds)
+
+
+def synthetic(rate_hz: float | None, rule: str) -> dict[str, Any]:
+    """Description of a stream whose stamps follow from a row number. rule says how."""
+    return {
+        "stamp_source": "synthetic",
+        "stamp_meaning": "synthetic",
+        "nominal_rate_hz": rate_hz,
+        "attrs": {"stamp_rule": rule},
+    }
+
+
+def measured(meaning: str = "sample") -> dict[str, Any]:
+    """Description of a stream whose stamps were measured."""
+    return {"stamp_source": "header", "stamp_meaning": meaning}
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def quiet(sniff: Callable[[Any, Path], bool]) -> Callable[[Any, Path], bool]:
+    """A sniff that answers False where it would raise: what cannot be read is not ours."""
+
+    @wraps(sniff)
+    def answer(cls: Any, path: Path) -> bool:
+        try:
+            return bool(sniff(cls, Path(path)))
+        except DAMAGE:
+            return False
+
+    return answer
+
+
+def read_json(path: Path) -> Any:
+    """JSON of a file. Raises ConversionError saying where it is broken."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ConversionError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON lines file, empty when it is absent; raises ConversionError."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise ConversionError(f"{path} is not valid JSON lines: {error}") from error
+
+
+def natural(text: str) -> list[Any]:
+    """Sort key that puts demo_2 before demo_10."""
+    return [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", str(text))]
+
+
+def pick_part(parts: Sequence[str], part: str, path: Path) -> str:
+    """The part asked for, or the first. Raises ConversionError naming some of the parts."""
+    if not parts:
+        raise ConversionError(f"{path}: no episode in it")
+    if part and part not in parts:
+        some = ", ".join(parts[:5])
+        raise ConversionError(f"{path} has no part {part!r}; it has {len(parts)}: {some} ...")
+    return part or parts[0]
+
+
+def open_h5(path: Path) -> Any:
+    """An HDF5 file for reading. Raises ConversionError when it is damaged."""
+    import h5py
+
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConversionError(f"{path} is not a readable HDF5 file: {error}") from error
+
+
+def is_h5(path: Path) -> bool:
+    """Whether a file starts as HDF5 does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Bytes of a file, None when it is missing or empty."""
+    try:
+        return path.read_bytes() or None
+    except FileNotFoundError:
+        return None
+
+
+# -- internals ---------------------------------------------------------------------------------
+
+
+def _gather(
+    rows: Iterable[int], take: Callable[[int], Any], size: Callable[[Any], int]
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """Rows that are there, in groups of about BATCH_BYTES."""
+    at: list[int] = []
+    found: list[Any] = []
+    held = 0
+    for row in rows:
+        value = take(row)
+        if value is None:
+            continue
+        at.append(row)
+        found.append(value)
+        held += size(value)
+        if held >= BATCH_BYTES:
+            yield at, found
+            at, found, held = [], [], 0
+    if at:
+        yield at, found
+
+
+def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype.kind not in "iuf":
+        raise ConversionError(f"values of type {dtype} are no numbers")
+    return dtype
+
+
+def _numbers(values: Any) -> Array:
+    array = np.asarray(values)
+    return array.astype(_plain(array.dtype).newbyteorder("<"), copy=False)
+
+
+def _channels(names: Sequence[str] | None, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Channel names where there is one per column; wrong ones are worse than none."""
+    if names is None or len(shape) != 1 or len(names) != shape[0]:
+        return None
+    return tuple(str(n) for n in names)
+
+
+def _span(stamps: Stamps) -> tuple[int | None, int | None]:
+    return (int(stamps.min()), int(stamps.max())) if len(stamps) else (None, None)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).split("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
