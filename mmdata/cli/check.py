@@ -177,7 +177,7 @@ def read_settings(path: Path | None) -> tuple[Budget, Limits]:
 
 
 def episode_paths(paths: list[Path]) -> list[Path]:
-    """Files as they are, folders as the episodes in them. Raises ConfigError for an empty folder."""
+    """Files as they are, folders as their episodes. Raises ConfigError for an empty folder."""
     from mmdata.errors import ConfigError
 
     found: list[Path] = []

@@ -15,7 +15,7 @@ from mmdata.sync.correlate import CorrelationConfig
 from mmdata.sync.events import Candidate, commands, contacts, sound_and_picture
 from mmdata.sync.frames import camera_facts, read_camera_motion, stretch
 from mmdata.sync.kinematics import Motion, is_command, percentile_95, stream_motion
-from mmdata.sync.labels import LabelConfig, label_offset, layer_observations
+from mmdata.sync.labels import LabelConfig, layer_offsets
 from mmdata.sync.ledger import fuse
 from mmdata.sync.motion import CameraMotion
 from mmdata.sync.onsets import OnsetConfig
@@ -140,6 +140,5 @@ def _labels(
     layers: Mapping[str, Mapping[str, Any]], rig: Rig, config: LabelConfig
 ) -> Iterator[Candidate]:
     for layer, document in layers.items():
-        for stream, seen in layer_observations(document, rig):
-            found = label_offset(seen, config)
+        for stream, found in layer_offsets(document, rig, config):
             yield Candidate(f"annotations/{layer}", stream, "label_reprojection", (found,))

@@ -9,7 +9,7 @@ what a wrong calibration adds, so the two are not mistaken for each other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METHOD = "label_reprojection"
 HUBER = 1.345
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -98,42 +99,50 @@ def observe(
     camera: CameraModel,
     camera_SE3_world: SE3 | tuple[Stamps, Floats, Floats],
     config: LabelConfig | None = None,
+    *,
+    lag_ns: int = 0,
 ) -> Observation:
     """Match 2D boxes to 3D tracks by object id and predict where and how fast they appear.
 
     tracks_3d: object id -> (stamp_ns (K,), center_m (K, 3), size_lwh_m (K, 3), wxyz (K, 4)).
     boxes_2d: (object id, stamp_ns, xyxy in px). camera_SE3_world: a fixed pose, or the poses
     (stamp_ns, position, orientation) of world_SE3_camera over time. Boxes that leave the image, on
-    either side, are left out: their centre is cut.
+    either side, are left out: their centre is cut. ``lag_ns`` is an offset assumed already: the
+    scene is looked at that much before each stamp.
     """
     config = config or LabelConfig()
     probe = round(config.probe_s * 1e9)
-    residuals, velocities = [], []
-    for identity, stamp, xyxy in boxes_2d:
-        track = tracks_3d.get(identity)
-        inside = xyxy[0] > 1 and xyxy[1] > 1
-        inside = inside and xyxy[2] < camera.width - 1 and xyxy[3] < camera.height - 1
-        if track is None or len(track[0]) < 2 or not inside:
-            continue
-        at = np.array([stamp - probe, stamp, stamp + probe])
+    by_track: dict[str, list[tuple[int, tuple[float, float, float, float]]]] = {}
+    for identity, stamp, (u0, v0, u1, v1) in boxes_2d:
+        inside = u0 > 1 and v0 > 1 and u1 < camera.width - 1 and v1 < camera.height - 1
+        if inside and identity in tracks_3d and len(tracks_3d[identity][0]) >= 2:
+            by_track.setdefault(identity, []).append((stamp, (u0, v0, u1, v1)))
+    residuals, velocities = [np.empty((0, 2))], [np.empty((0, 2))]
+    for identity, rows in by_track.items():
+        track = tracks_3d[identity]
+        shown = np.array([stamp for stamp, _ in rows], np.int64) - lag_ns
+        xyxy = np.array([box for _, box in rows])
+        at = np.stack([shown - probe, shown, shown + probe])
         at = np.clip(at, track[0][0], track[0][-1])
-        if at[1] != stamp or at[2] == at[0]:
+        known = (at[1] == shown) & (at[2] > at[0])
+        if not known.any():
             continue
-        centre = _centres(track, at, camera, camera_SE3_world)
-        if not np.isfinite(centre).all():
-            continue
-        measured = np.array([(xyxy[0] + xyxy[2]) / 2, (xyxy[1] + xyxy[3]) / 2])
+        at = at[:, known]
+        centre = _centres(track, at.reshape(-1), camera, camera_SE3_world).reshape(3, -1, 2)
+        measured = (xyxy[known, :2] + xyxy[known, 2:]) / 2
         residuals.append(measured - centre[1])
-        velocities.append((centre[2] - centre[0]) / ((at[2] - at[0]) / 1e9))
-    return Observation(
-        np.asarray(residuals, np.float64).reshape(-1, 2),
-        np.asarray(velocities, np.float64).reshape(-1, 2),
-    )
+        velocities.append((centre[2] - centre[0]) / ((at[2] - at[0]) / 1e9)[:, None])
+    residual, velocity = np.concatenate(residuals), np.concatenate(velocities)
+    seen = np.isfinite(residual).all(axis=1) & np.isfinite(velocity).all(axis=1)
+    return Observation(residual[seen], velocity[seen])
 
 
-def layer_observations(document: Mapping[str, Any], rig: Rig) -> Iterator[tuple[str, Observation]]:
-    """(camera stream, observations) for every camera that a layer labels in 2D and the rig places.
+def layer_offsets(
+    document: Mapping[str, Any], rig: Rig, config: LabelConfig | None = None
+) -> Iterator[tuple[str, OffsetEstimate]]:
+    """(camera stream, offset) for every camera that a layer labels in 2D and the rig places.
 
+    The regression is linear and the motion is not, so it is repeated around the offset it found.
     ``document`` is an annotation layer as parsed JSON. Cameras without intrinsics or without a
     known transform to the frame of the 3D tracks are skipped: there is nothing to project with.
     """
@@ -160,8 +169,17 @@ def layer_observations(document: Mapping[str, Any], rig: Rig) -> Iterator[tuple[
             continue
         for frame, tracks in by_frame.items():
             pose = rig.transform(stream, frame)
-            if pose is not None:
-                yield stream, observe(tracks, boxes, sensor.camera, pose)
+            if pose is None:
+                continue
+            lag = 0
+            for _ in range(ROUNDS):
+                seen = observe(tracks, boxes, sensor.camera, pose, config, lag_ns=lag)
+                found = label_offset(seen, config)
+                if found.offset_ns is None:
+                    break
+                found = replace(found, offset_ns=found.offset_ns + lag)
+                lag = round(found.offset_ns or 0)
+            yield stream, found
 
 
 def _centres(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from mmdata.errors import SyncError
 from mmdata.sync.clockmap import apply_windows, fit_clock, fit_clock_windows
 

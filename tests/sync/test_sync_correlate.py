@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from mmdata.sync.correlate import CorrelationConfig, Signal, correlate
 
 START = 1_760_000_000_000_000_000

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mmdata.sync.health import latency_health, recorded_order, stamp_health
 
 START = 1_760_000_000_000_000_000

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from mmdata.sync.onsets import (
     AIR_NS_PER_M,
     OnsetConfig,
