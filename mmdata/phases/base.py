@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from mmdata.phases.evidence import Evidence, Instant
 from mmdata.phases.grid import Grid, close_runs, resample, runs, smooth
 from mmdata.phases.inputs import Base, Floats

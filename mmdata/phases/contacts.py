@@ -10,9 +10,11 @@ grasped, or on top of the held load.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
+
 from mmdata.phases.features import Motion
 from mmdata.phases.grid import Grid, close_runs, crossing, robust_sigma, runs, smooth
 from mmdata.phases.inputs import Floats
@@ -280,7 +282,7 @@ def tool_contacts(
         {0, grid.n, *(int(t / grid.step_s) for c in grasps for t in (c.start_s, c.end_s))}
     )
     left = np.empty(grid.n)
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in itertools.pairwise(cuts):
         if b > a:
             rest = force[a:b] - np.median(force[a:b], axis=0)
             left[a:b] = np.linalg.norm(rest, axis=1)

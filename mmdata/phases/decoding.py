@@ -1,16 +1,17 @@
-"""From evidence to phases: a grammar decoded over candidate boundaries, or plain unnamed segments."""
+"""From evidence to phases: a grammar decoded over candidates, or plain unnamed segments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import find_peaks
+
 from mmdata.phases.evidence import Evidence, candidate_times, strengths
 from mmdata.phases.grammar import Grammar
 from mmdata.phases.hsmm import NEVER, Lattice, decode
 from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
-from scipy.signal import find_peaks
 
 BOUNDARY_GAIN, BOUNDARY_COST = 6.0, 3.0
 """Log odds of a boundary: -COST where nothing changed, GAIN - COST on full evidence."""
@@ -162,12 +163,13 @@ def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
     score = np.zeros(grid.n)
     for kind, effector in kinds:
         mine = [i for i in evidence.instants if (i.kind, i.effector) == (kind, effector)]
-        at = strengths(mine, kind, grid.seconds, settings.boundary_sigma_s)
-        score += WORTH.get(kind, 0.5) * at
+        near_by = strengths(mine, kind, grid.seconds, settings.boundary_sigma_s)
+        score += WORTH.get(kind, 0.5) * near_by
     peaks, _ = find_peaks(
         score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
     )
-    cuts, why, sure = [0.0], [("episode start",)], [1.0]
+    cuts, sure = [0.0], [1.0]
+    why: list[tuple[str, ...]] = [("episode start",)]
     for i in peaks.tolist():
         at = i * grid.step_s
         near = [x for x in evidence.instants if abs(x.seconds - at) < settings.merge_s]

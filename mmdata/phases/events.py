@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from mmdata.phases.contacts import Contact, GripperMove
 from mmdata.phases.features import Motion
 from mmdata.phases.grid import Grid, close_runs, robust_sigma, smooth
 from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
-
 
 PLACING_S = 2.0
 """A force this long before the release is the object meeting its support."""
@@ -78,7 +78,9 @@ def grasp_events(
                 )
             )
         if failed_before is not None and c.start_s - failed_before.seconds < 10.0:
-            out.append(Found("regrasp", c.start_s, c.confidence, ("after " + failed_before.label,), at))
+            out.append(
+                Found("regrasp", c.start_s, c.confidence, ("after " + failed_before.label,), at)
+            )
         failed_before = None
         if not c.open_end:
             out.append(Found("contact_off", c.end_s, c.confidence, c.evidence, at))
@@ -214,7 +216,8 @@ def outcome_of(
     held = [c for c in grasps if c.held is not False]
     drops = [e.seconds for e in events if e.label == "drop"]
     last_failure = max(
-        [e.seconds for e in events if e.label in ("drop", "grasp_failure", "collision")], default=-1.0
+        [e.seconds for e in events if e.label in ("drop", "grasp_failure", "collision")],
+        default=-1.0,
     )
     if not held:
         return Outcome("failure", 0.85, ("every grasp closed on nothing",))
@@ -229,7 +232,9 @@ def outcome_of(
         for c in held
         if not c.open_end
         and not any(abs(c.end_s - d) < 1e-6 for d in drops)
-        and (c.effector not in paths or _extent(paths[c.effector], c, grid) > 0.1 * reach[c.effector])
+        and (
+            c.effector not in paths or _extent(paths[c.effector], c, grid) > 0.1 * reach[c.effector]
+        )
     ]
     if good and good[-1].end_s > last_failure:
         sure = 0.85 if good[-1].held else 0.6

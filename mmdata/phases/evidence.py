@@ -7,17 +7,18 @@ strength in 0 to 1. Both exist only for signals the episode has.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import find_peaks
+
 from mmdata.phases.contacts import Contact, GripperMove, mask_of
 from mmdata.phases.features import Motion, direction_change
 from mmdata.phases.grid import Grid, smooth
 from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
-from scipy.signal import find_peaks
-
 
 DIRECTION_WEIGHT = 0.35
 """Weight of the direction of motion against other facts."""
@@ -127,7 +128,8 @@ def turns(motion: Motion, grid: Grid, settings: Settings) -> list[Instant]:
     The middle of a maximum's plateau is taken, since a start out of rest is flat at the top. A
     pause belongs to the phase before it, so a stop is worth half a start.
     """
-    assert motion.before is not None and motion.after is not None
+    assert motion.before is not None
+    assert motion.after is not None
     assert motion.velocity is not None
     still = motion.scales.still
     change = smooth(direction_change(motion.before, motion.after, still), 0.02, grid)
@@ -219,7 +221,7 @@ def candidate_times(evidence: Evidence, fill_s: float = 0.5) -> Floats:
     times = np.r_[0.0, times, end]
     fill = [
         np.linspace(a, b, int((b - a) / fill_s) + 2)[1:-1]
-        for a, b in zip(times, times[1:], strict=False)
+        for a, b in itertools.pairwise(times)
         if b - a > fill_s
     ]
     return np.unique(np.concatenate([times, *fill]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from mmdata.geometry import quat_continuous, quat_rotate
 from mmdata.phases.grid import Grid, resample, robust_sigma, smooth
 from mmdata.phases.inputs import Effector, Floats, Inputs, Series

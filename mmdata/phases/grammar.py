@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from mmdata.errors import ConfigError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmdata.errors import ConfigError
 
 HERE = Path(__file__).parent / "grammars"
 

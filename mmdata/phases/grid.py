@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from mmdata.phases.inputs import Floats, Series, Stamps
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+
+from mmdata.phases.inputs import Floats, Series, Stamps
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Grid:
     @property
     def seconds(self) -> Floats:
         """(n,) seconds since start_ns."""
-        return np.arange(self.n) * self.step_s
+        return np.asarray(np.arange(self.n) * self.step_s, np.float64)
 
     def stamps(self, seconds: Floats) -> Stamps:
         """Seconds since start to stamps."""
@@ -38,7 +39,7 @@ class Grid:
 
     def offset(self, stamp_ns: Stamps) -> Floats:
         """Stamps to seconds since start."""
-        return (np.asarray(stamp_ns, np.int64) - self.start_ns) * 1e-9
+        return np.asarray((np.asarray(stamp_ns, np.int64) - self.start_ns) * 1e-9, np.float64)
 
     def steps(self, seconds: float) -> int:
         """A duration in whole steps, at least one."""
@@ -58,7 +59,7 @@ def resample(series: Series, grid: Grid) -> Floats:
     values = np.asarray(series.values, np.float64)
     flat = values[:, None] if values.ndim == 1 else values
     t = grid.offset(series.stamp_ns)
-    keep = np.isfinite(flat).all(axis=1)
+    keep = np.asarray(np.isfinite(flat).all(axis=1))
     keep[1:] &= np.diff(t) > 0
     t, flat = t[keep], flat[keep]
     if len(t) == 0:

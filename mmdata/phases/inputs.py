@@ -25,7 +25,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Mono sound: samples (S,) float, sample_rate_hz, and the stamp of the first sample of each block.
+    """Mono sound: samples (S,) float, sample_rate_hz, and when each block of it began.
 
     block_start (B,) i8 is the index of each block's first sample; block_ns (B,) i8 its stamp.
     """

@@ -7,13 +7,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+
 from mmdata.errors import ConfigError
 from mmdata.phases.inputs import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """One joint of a chain: parent_SE3_joint at zero (4, 4), unit axis (3,), kind as in the URDF."""
+    """One joint: parent_SE3_joint at zero (4, 4), unit axis (3,), kind as in the URDF."""
 
     name: str
     kind: str

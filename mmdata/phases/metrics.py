@@ -8,10 +8,12 @@ episodes, since moments of one episode are not independent.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from mmdata.phases.inputs import Floats
 
 
@@ -79,7 +81,7 @@ def boundaries(intervals: Intervals) -> list[int]:
     """Starts of all intervals but the first, and ends where a gap follows."""
     ordered = sorted(intervals, key=lambda i: i.start_ns)
     found: set[int] = set()
-    for a, b in zip(ordered, ordered[1:], strict=False):
+    for a, b in itertools.pairwise(ordered):
         found.add(b.start_ns)
         if b.start_ns > a.end_ns:
             found.add(a.end_ns)

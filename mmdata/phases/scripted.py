@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from mmdata.phases.inputs import Effector, Floats, Inputs, Series
 from mmdata.phases.metrics import Interval
 
@@ -117,8 +118,8 @@ def pick_place_script(rng: np.random.Generator, retry: bool = False) -> list[Mov
 def _profile(kind: str, s: Floats) -> Floats:
     """Share of the way covered at phase s in 0 to 1."""
     if kind == "minimum_jerk":
-        return s**3 * (10 - 15 * s + 6 * s * s)
-    return (1 - np.exp(-4.0 * s)) / (1 - np.exp(-4.0))
+        return np.asarray(s**3 * (10 - 15 * s + 6 * s * s))
+    return np.asarray((1 - np.exp(-4.0 * s)) / (1 - np.exp(-4.0)))
 
 
 def perform(script: list[Move], style: Style, rng: np.random.Generator) -> Take:

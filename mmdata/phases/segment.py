@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mmdata.phases.base import base_evidence, hard_brakings
 from mmdata.phases.contacts import Contact, grasp_contacts, gripper_moves, tool_contacts
 from mmdata.phases.decoding import Decoded, decode_grammar, decode_unnamed
@@ -217,7 +218,7 @@ def _usable(grammar: Grammar, evidence: Evidence) -> bool:
 def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
     """The best fitting shipped grammar, or unnamed segments where none fits well enough."""
     tried: list[tuple[float, float, Grammar, Evidence]] = []
-    notes = []
+    notes: list[str] = []
     words = task.lower()
     for grammar in shipped().values():
         evidence = evidence_for(analysis, grammar.domain)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mmdata.clocks import SECOND_NS
 from mmdata.phases.inputs import Audio, Base, Effector, Floats, Inputs, Series
 from mmdata.phases.kinematics import chain, forward, read_urdf
@@ -261,9 +262,8 @@ def _channels(stream: Stream, name: str, series: Series) -> list[str]:
 
 def _vector(stream: Stream, finds: _Finds) -> None:
     """Joint states and state vectors, told apart by channel names."""
-    name = next((f for f in ("position", "data", "state", "qpos") if f in stream.fields), None)
-    if name is None:
-        name = next(iter(stream.fields), None)
+    usual = [f for f in ("position", "data", "state", "qpos") if f in stream.fields]
+    name = next(iter([*usual, *stream.fields]), None)
     if name is None or stream.info.fields[name].ragged:
         return
     series = _dense(stream, name)

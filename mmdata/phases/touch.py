@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.signal import butter, sosfilt
+
 from mmdata.phases.grid import robust_sigma
 from mmdata.phases.inputs import Audio, Floats, Series, Stamps
-from scipy.signal import butter, sosfilt
 
 
 def tactile_load(cells: Floats) -> Floats:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from mmdata.geometry import quat_conjugate, quat_rotate
 from mmdata.phases.inputs import Floats
 
