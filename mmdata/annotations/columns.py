@@ -34,7 +34,7 @@ CELLS = {c for columns in VECTORS.values() for c in columns}
 
 
 def cell(value: Any) -> str:
-    """A value as JSON; text stays as it is unless it would read as something else."""
+    """A value as JSON, so that 3 and "3" stay apart."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import mmdata_schema
 from mmdata.annotations.scene import Exported, Imported, Scene
-from mmdata.errors import ConfigError, SchemaError
+from mmdata.errors import ConfigError, ConversionError, SchemaError
 from mmdata_schema import Layer
 
 
@@ -53,23 +53,28 @@ def _lookup(name: str, kind: str, verb: str) -> Callable[..., Any]:
 
 
 def read_format(
-    name: str, path: str | os.PathLike[str], scene: Scene, *, layer: str, **options: Any
+    format: str, path: str | os.PathLike[str], scene: Scene, *, layer: str, **options: Any
 ) -> Imported:
     """Read another tool's labels as layers named `layer` (or beginning with it).
 
     Raises ConversionError when the file is not of that format or the scene lacks what it needs,
     SchemaError when a label makes no valid annotation.
     """
-    reader = _lookup(name, "importers", "read")
+    reader = _lookup(format, "importers", "read")
     try:
         return cast("Imported", reader(Path(path), scene, layer=layer, **options))
     except mmdata_schema.SchemaError as error:
         raise SchemaError(f"{path}: {error}") from error
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        # What a file that is not built as its format says runs into, wherever that shows first.
+        raise ConversionError(
+            f"{path} is not {FORMATS[format].title}, or is damaged: {error!r}"
+        ) from error
 
 
 def write_format(
-    name: str, path: str | os.PathLike[str], layer: Layer, scene: Scene, **options: Any
+    format: str, path: str | os.PathLike[str], layer: Layer, scene: Scene, **options: Any
 ) -> Exported:
     """Write a layer for another tool. What the format cannot hold is in the result's losses."""
-    writer = _lookup(name, "exporters", "write")
+    writer = _lookup(format, "exporters", "write")
     return cast("Exported", writer(Path(path), layer, scene, **options))

@@ -27,12 +27,8 @@ def read_label_studio(path: Path, scene: Scene, *, layer: str, time_unit: str = 
     tier of phases of that name, where an instant is an event. Choices about the whole task are
     tags. Of several tasks, those whose data name the episode are read.
     """
-    try:
-        tasks = json.loads(path.read_bytes(), parse_float=Decimal)
-        tasks = tasks if isinstance(tasks, list) else [tasks]
-        tasks = _of_episode(tasks, scene.episode_id, path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"{path} is no Label Studio export: {error!r}") from error
+    tasks = json.loads(path.read_bytes(), parse_float=Decimal)
+    tasks = _of_episode(tasks if isinstance(tasks, list) else [tasks], scene.episode_id, path)
     losses = Losses()
     found: dict[str, tuple[Provenance, dict[str, dict[str, Any]]]] = {}
     for task in tasks:

@@ -20,16 +20,18 @@ VISIBILITY = {"1": (0.0, 0.4), "2": (0.4, 0.6), "3": (0.6, 0.8), "4": (0.8, 1.0)
 _TABLES = ("scene", "sample", "sample_annotation", "instance", "category", "attribute")
 
 
-def read_nuscenes(path: Path, scene: Scene, *, layer: str, name: str | None = None) -> Imported:
+def read_nuscenes(
+    path: Path, scene: Scene, *, layer: str, scene_name: str | None = None
+) -> Imported:
     """A track per instance and category, `object_id` the instance's token.
 
-    `name` picks the scene by name or token where the tables hold several. Keyframe attributes:
+    `scene_name` picks the scene by name or token where the tables hold several. Keyframe attributes:
     `source_id` (token of the box), `lidar_points`, `radar_points`, and `nuscenes_attributes`.
     The frame is the scene's, else `global`.
     """
     tables = {table: _table(path, table) for table in _TABLES}
     tables["visibility"] = _table(path, "visibility", optional=True)
-    chosen = [s for s in tables["scene"].values() if name in (None, s["name"], s["token"])]
+    chosen = [s for s in tables["scene"].values() if scene_name in (None, s["name"], s["token"])]
     if len(chosen) != 1:
         have = ", ".join(s["name"] for s in tables["scene"].values())
         raise ConversionError(f"{path}: choose one scene by name; there are: {have}")
