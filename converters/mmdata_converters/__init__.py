@@ -8,4 +8,7 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("rosbag2", "mmdata_converters.rosbag2:RosBag2Converter"),
     Entry("rosbag1", "mmdata_converters.rosbag1:RosBag1Converter"),
     Entry("lerobot", "mmdata_converters.lerobot:LeRobotConverter", ("pyarrow",), "parquet"),
+    Entry("robomimic", "mmdata_converters.robomimic:RobomimicConverter"),
+    Entry("aloha", "mmdata_converters.aloha:AlohaConverter"),
+    Entry("robomind", "mmdata_converters.robomind:RoboMindConverter"),
 )

@@ -13,8 +13,8 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError, MmdataError
 from mmdata.geometry import Rig, Sensor
-from mmdata.media import sniff_image
-from mmdata.recording import Batch, Recording, Summary, Topic
+from mmdata.media import decode_image, sniff_image
+from mmdata.recording import Batch, Converter, Recording, Summary, Topic
 from mmdata.streams import FieldInfo, Kind, LazyArray, Ragged, StreamInfo
 
 Array: TypeAlias = NDArray[Any]
@@ -34,6 +34,7 @@ Chunk: TypeAlias = tuple[Rows, Mapping[str, Array | Ragged]]
 
 BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 4096
+_CHUNK_BYTES = 24 << 20
 #: What damaged bytes raise in the libraries that parse them.
 DAMAGE = (
     OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError,
@@ -184,6 +185,9 @@ class FeedRecording(Recording):
             np.dtype(f.dtype).itemsize * int(np.prod(f.shape)) for f in described.values()
         )
         step = max(1, min(_BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
+        chunk = max((_chunk_rows(f) for f in fields.values()), default=1)
+        if chunk > 1 and chunk * row_bytes <= _CHUNK_BYTES:
+            step = -(-step // chunk) * chunk  # a compressed chunk is read once, not once per batch
 
         def read() -> Iterator[Chunk]:
             for start in range(0, n, step):
@@ -239,6 +243,35 @@ class FeedRecording(Recording):
                 yield np.array(rows), {"data": Ragged.from_rows(found, np.uint8)}
 
         self._declare(name, kind, {"data": FieldInfo("|u1", (), True)}, stamps, read, info)
+
+    def depth_pictures(
+        self, name: str, get: Callable[[int], bytes | None], stamps: Stamps, **info: Any
+    ) -> None:
+        """Depth images kept as 16-bit PNG, one per row: decoded, which loses nothing."""
+        topic = str(info.get("source_topic") or name)
+        shape = _first_shape(get, len(stamps))
+        if shape is None:
+            self.drop(topic, "no decodable depth image", max(1, len(stamps)))
+            return
+
+        def take(row: int) -> Array | None:
+            try:
+                data = get(row)
+                image = None if data is None else decode_image(data)
+            except DAMAGE as error:
+                self.drop(topic, f"unreadable: {_one_line(error)}")
+                return None
+            if image is None or image.shape != shape or image.dtype.itemsize > 2:
+                reason = "missing" if image is None else f"a picture of shape {image.shape}"
+                self.drop(topic, reason)
+                return None
+            return image.astype(np.uint16, copy=False)
+
+        def read() -> Iterator[Chunk]:
+            for rows, found in _gather(range(len(stamps)), take, lambda image: int(image.nbytes)):
+                yield np.array(rows), {"data": np.stack(found)}
+
+        self._declare(name, Kind.DEPTH, {"data": FieldInfo("<u2", shape)}, stamps, read, info)
 
     def sweeps(
         self,
@@ -342,12 +375,60 @@ class FeedRecording(Recording):
         return "jpeg"
 
 
+class DatasetConverter(Converter):
+    """A converter of files that libraries parse: whatever they raise becomes a reason."""
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether path is of this format; may raise anything of DAMAGE."""
+        raise NotImplementedError
+
+    @classmethod
+    def parts(cls, path: Path) -> Sequence[str]:
+        """As `sources`."""
+        return ("",)
+
+    @classmethod
+    def recording(cls, path: Path, part: str) -> Recording:
+        """As `open`, for a part that exists."""
+        raise NotImplementedError
+
+    @classmethod
+    def sniff(cls, path: Path) -> bool:
+        try:
+            return bool(cls.claims(Path(path)))
+        except DAMAGE:
+            return False  # what cannot be read is not ours
+
+    @classmethod
+    def sources(cls, path: Path) -> Sequence[str]:
+        with _reason(cls.name, path):
+            return list(cls.parts(Path(path)))
+
+    @classmethod
+    def open(cls, path: Path, part: str = "") -> Recording:
+        with _reason(cls.name, path):
+            part = pick_part(cls.parts(Path(path)), part, path)
+            return cls.recording(Path(path), part)
+
+
+@contextmanager
+def _reason(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (MmdataError, FileNotFoundError, PermissionError):
+        raise
+    except DAMAGE as error:
+        raise ConversionError(f"{path} cannot be read as {name}: {_one_line(error)}") from error
+
+
 # -- time --------------------------------------------------------------------------------------
 
 
 def row_stamps(n: int, rate_hz: float) -> Stamps:
     """Synthetic stamps (n,) i8 of rows at a declared rate: `round(i * 1e9 / rate)`."""
-    return np.rint(np.arange(n) * (1e9 / rate_hz)).astype(np.int64)
+    stamps: Stamps = np.rint(np.arange(n) * (1e9 / rate_hz)).astype(np.int64)
+    return stamps
 
 
 def seconds_to_ns(seconds: Array) -> Stamps:
@@ -357,7 +438,8 @@ def seconds_to_ns(seconds: Array) -> Stamps:
         raise ConversionError("stamps in seconds that are not finite or out of range")
     whole = np.floor(values)
     nanoseconds = np.rint((values - whole) * 1e9).astype(np.int64)
-    return np.asarray(whole.astype(np.int64) * 1_000_000_000 + nanoseconds)
+    stamps: Stamps = np.add(whole.astype(np.int64) * 1_000_000_000, nanoseconds, dtype=np.int64)
+    return stamps
 
 
 def synthetic(rate_hz: float | None, rule: str) -> dict[str, Any]:
@@ -376,19 +458,6 @@ def measured(meaning: str = "sample") -> dict[str, Any]:
 
 
 # -- files -------------------------------------------------------------------------------------
-
-
-def quiet(sniff: Callable[[Any, Path], bool]) -> Callable[[Any, Path], bool]:
-    """A sniff that answers False where it would raise: what cannot be read is not ours."""
-
-    @wraps(sniff)
-    def answer(cls: Any, path: Path) -> bool:
-        try:
-            return bool(sniff(cls, Path(path)))
-        except DAMAGE:
-            return False
-
-    return answer
 
 
 def read_json(path: Path) -> Any:
@@ -425,26 +494,6 @@ def pick_part(parts: Sequence[str], part: str, path: Path) -> str:
     return part or parts[0]
 
 
-def open_h5(path: Path) -> Any:
-    """An HDF5 file for reading. Raises ConversionError when it is damaged."""
-    import h5py
-
-    try:
-        return h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConversionError(f"{path} is not a readable HDF5 file: {error}") from error
-
-
-def is_h5(path: Path) -> bool:
-    """Whether a file starts as HDF5 does."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
 def read_bytes(path: Path) -> bytes | None:
     """Bytes of a file, None when it is missing or empty."""
     try:
@@ -475,6 +524,23 @@ def _gather(
             at, found, held = [], [], 0
     if at:
         yield at, found
+
+
+def _first_shape(get: Callable[[int], bytes | None], n: int) -> tuple[int, int] | None:
+    for row in range(n):
+        try:
+            data = get(row)
+            image = None if data is None else decode_image(data)
+        except DAMAGE:
+            continue  # counted when it is read
+        if image is not None and image.ndim == 2:
+            return (int(image.shape[0]), int(image.shape[1]))
+    return None
+
+
+def _chunk_rows(values: Any) -> int:
+    chunks = getattr(values, "chunks", None)
+    return int(chunks[0]) if chunks else 1
 
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:

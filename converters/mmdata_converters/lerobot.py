@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
 from mmdata.media import sniff_image
-from mmdata.recording import Converter, Recording
+from mmdata.recording import Recording
 from mmdata.streams import FieldInfo, Kind, Ragged, StreamInfo
 from mmdata_converters._feeds import (
     Chunk,
+    DatasetConverter,
     FeedRecording,
     measured,
-    pick_part,
-    quiet,
     read_bytes,
     read_json,
     read_json_lines,
@@ -40,7 +39,7 @@ _CARTESIAN = {"x", "y", "z", "roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy
 _GRID_S = 1e-4
 
 
-class LeRobotConverter(Converter):
+class LeRobotConverter(DatasetConverter):
     name = "lerobot"
     summary = "LeRobot datasets v2.0, v2.1, v3.0"
     reads = (
@@ -50,21 +49,19 @@ class LeRobotConverter(Converter):
     cannot = "v1 datasets; camera calibration (the format has none)"
 
     @classmethod
-    @quiet
-    def sniff(cls, path: Path) -> bool:
+    def claims(cls, path: Path) -> bool:
         info = path / "meta" / "info.json"
         return info.is_file() and re.match(
             r"v?[23]\.", str(read_json(info).get("codebase_version", ""))
         ) is not None  # fmt: skip
 
     @classmethod
-    def sources(cls, path: Path) -> Sequence[str]:
+    def parts(cls, path: Path) -> Sequence[str]:
         return [_name(i) for i in _Dataset(path).found]
 
     @classmethod
-    def open(cls, path: Path, part: str = "") -> Recording:
+    def recording(cls, path: Path, part: str) -> Recording:
         dataset = _Dataset(path)
-        part = pick_part([_name(i) for i in dataset.found], part, path)
         return LeRobotEpisode(dataset, int(part.rsplit("_", 1)[1]))
 
 

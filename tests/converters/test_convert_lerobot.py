@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ CAMERA = layout.CAMERA
 
 class TestLeRobot21(ConverterContract):
     converter = LeRobotConverter
-    counts = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
+    counts: ClassVar = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
     parts = 2
     synthetic = True
 
@@ -30,7 +31,7 @@ class TestLeRobot21(ConverterContract):
 
 class TestLeRobot30(ConverterContract):
     converter = LeRobotConverter
-    counts = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
+    counts: ClassVar = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
     parts = 2
     synthetic = True
 
@@ -40,7 +41,7 @@ class TestLeRobot30(ConverterContract):
 
 class TestLeRobotImages(ConverterContract):
     converter = LeRobotConverter
-    counts = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
+    counts: ClassVar = {"joint_states": 12, "action": 12, "next_done": 12, "camera_front": 12}
     parts = 2
 
     def make(self, folder: Path) -> Path:
@@ -249,7 +250,7 @@ def test_real_unitree(shared_data: Path) -> None:
     for part, n in (("episode_000001", 393), ("episode_000002", 343)):
         with LeRobotConverter.open(root, part) as recording:
             streams = read_all(recording)
-            counts = {k: sum(map(len, v)) for k, v in streams.items()}
+            counts: ClassVar = {k: sum(map(len, v)) for k, v in streams.items()}
             assert counts == {"joint_states": n, "action": n, "camera_cam_high": n}
             assert streams["camera_cam_high"][0].info.encoding == "av1"
             assert told(recording, "98 have no data file")

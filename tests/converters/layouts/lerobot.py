@@ -112,7 +112,8 @@ def write_v21(
         "codebase_version": "v2.1", "robot_type": "so100", "total_episodes": len(lengths),
         "total_frames": done, "fps": fps, "chunks_size": 1000,
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
         "features": features(not images, fps),
     })  # fmt: skip
     tasks = ["pick the cube", "place the cube"]
@@ -171,8 +172,8 @@ def write_v30(
     meta = root / "meta/episodes/chunk-000/file-000.parquet"
     meta.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(episodes), meta)
-    pq.write_table(pa.table({"task_index": pa.array([0]), "__index_level_0__":
-                             pa.array(["pick the cube"])}), root / "meta/tasks.parquet")  # fmt: skip
+    tasks = {"task_index": pa.array([0]), "__index_level_0__": pa.array(["pick the cube"])}
+    pq.write_table(pa.table(tasks), root / "meta/tasks.parquet")
     _json(root / "meta/info.json", {
         "codebase_version": "v3.0", "robot_type": "so101", "fps": FPS,
         "total_episodes": len(lengths), "chunks_size": 1000,

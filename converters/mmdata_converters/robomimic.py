@@ -1,0 +1,211 @@
+"""robomimic and Isaac Lab demonstrations: one HDF5 file, `data/demo_<i>` each an episode."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.recording import Recording
+from mmdata.streams import Kind
+from mmdata_converters._feeds import DatasetConverter, FeedRecording, natural, row_stamps, synthetic
+from mmdata_converters._h5 import is_h5, is_numeric, open_h5, text_of, walk
+
+#: robosuite's default control rate, used where the file states none, and then said so.
+_USUAL_RATE_HZ = 20.0
+_DEMO = re.compile(r"demo_\d+")
+_ARM = re.compile(
+    r"(?:(robot\d+)_)?(joint_pos|joint_vel|eef_pos|eef_quat|gripper_q?pos|gripper_qvel)"
+)
+_FIELDS = {
+    "joint_pos": ("joint_states", "position"), "joint_vel": ("joint_states", "velocity"),
+    "eef_pos": ("eef_pose", "position"), "eef_quat": ("eef_pose", "orientation"),
+    "gripper_qpos": ("gripper", "position"), "gripper_pos": ("gripper", "position"),
+    "gripper_qvel": ("gripper", "velocity"),
+}  # fmt: skip
+
+
+class RobomimicConverter(DatasetConverter):
+    name = "robomimic"
+    summary = "robomimic and Isaac Lab HDF5"
+    reads = "actions, observations, states, rewards, images, depth; success flags, filter masks"
+    cannot = "next_obs and initial_state (left out and counted); the simulator's model"
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        if not is_h5(path):
+            return False
+        with open_h5(path) as file:
+            return "data" in file and any(_DEMO.fullmatch(name) for name in file["data"])
+
+    @classmethod
+    def parts(cls, path: Path) -> Sequence[str]:
+        with open_h5(path) as file:
+            return sorted((n for n in file.get("data", ()) if _DEMO.fullmatch(n)), key=natural)
+
+    @classmethod
+    def recording(cls, path: Path, part: str) -> Recording:
+        return _Demo(path, part)
+
+
+class _Demo(FeedRecording):
+    def __init__(self, path: Path, part: str) -> None:
+        super().__init__(path, "robomimic", part)
+        self.uses(path)
+        file = self.owns(open_h5(path))
+        self.demo = file["data"][part]
+        self.env = _environment(file["data"])
+        self.isaac = "env_type" not in self.env and self.env.get("type") == 2
+        rate, rule = self._rate()
+        self.rate_hz = rate
+        self.timing = synthetic(self._stated_rate(), rule)
+        declared = self.demo.attrs.get("num_samples")
+        actions = self.demo.get("actions")
+        n = len(actions) if actions is not None else int(declared or 0)
+        if declared is not None and int(declared) != n:
+            self.account.problem(f"num_samples is {int(declared)}, there are {n} actions")
+        self.n = n
+        self._streams()
+        self._labels(file)
+
+    def _stated_rate(self) -> float | None:
+        """Control rate as the file states it."""
+        kwargs = self.env.get("env_kwargs") or {}
+        rate = kwargs.get("control_freq") if isinstance(kwargs, dict) else None
+        sim = self.env.get("sim_args") or {}
+        if rate is None and isinstance(sim, dict) and sim.get("dt"):
+            rate = 1.0 / (float(sim["dt"]) * float(sim.get("decimation") or 1))
+        return float(rate) if rate else None
+
+    def _rate(self) -> tuple[float, str]:
+        stated = self._stated_rate()
+        if stated is not None:
+            return stated, f"row / {stated:g} Hz (control rate in env_args)"
+        self.account.problem(f"the file states no rate: rows are placed at {_USUAL_RATE_HZ:g} Hz")
+        return _USUAL_RATE_HZ, f"row / {_USUAL_RATE_HZ:g} Hz, assumed: the file states no rate"
+
+    def _streams(self) -> None:
+        arms: dict[str, dict[str, Any]] = {}
+        topics: dict[str, str] = {}
+        for path, dataset in walk(self.demo):
+            top, _, rest = path.partition("/")
+            if top in ("next_obs", "initial_state"):
+                reason = "obs of the next row" if top == "next_obs" else "one row before the start"
+                self.drop(path, reason, max(1, dataset.shape[0] if dataset.shape else 1))
+                continue
+            if not is_numeric(dataset):
+                self.drop(path, f"values of type {dataset.dtype}")
+                continue
+            if len(dataset) != self.n and top != "states":
+                self.account.problem(f"{path}: {len(dataset)} rows, actions have {self.n}")
+            arm = _ARM.fullmatch(rest) if top == "obs" else None
+            if arm is not None:
+                stream, field = _FIELDS[arm[2]]
+                stream += f"_{arm[1]}" if arm[1] not in (None, "robot0") else ""
+                values = self._rotation(path, dataset) if field == "orientation" else dataset
+                if values is not None:
+                    arms.setdefault(stream, {})[field] = values
+                    topics[stream] = f"obs/{rest.rsplit('_', 1)[0]}"
+                    continue
+            self._one(path, top, rest, dataset)
+        for stream, fields in arms.items():
+            n = min(len(v) for v in fields.values())
+            self.signal(
+                stream, fields, row_stamps(n, self.rate_hz), source_topic=topics[stream],
+                **self.timing,
+            )  # fmt: skip
+
+    def _rotation(self, path: str, dataset: Any) -> Any:
+        """Quaternions as qw, qx, qy, qz; None where the file does not tell their order."""
+        if dataset.ndim != 2 or dataset.shape[1] != 4:
+            return None
+        if self.isaac:
+            return dataset
+        if "env_type" in self.env or "robosuite" in json.dumps(self.env).lower():
+            return dataset[:][:, [3, 0, 1, 2]]  # robosuite writes x, y, z, w
+        self.account.problem(f"{path}: order of the quaternion unknown; values kept as they are")
+        return None
+
+    def _one(self, path: str, top: str, rest: str, dataset: Any) -> None:
+        stamps = row_stamps(len(dataset), self.rate_hz)
+        info = {**self.timing, "source_topic": path}
+        name = {"actions": "action", "rewards": "reward", "dones": "done"}.get(path)
+        if name is None:
+            name = re.sub(r"[^A-Za-z0-9]+", "_", rest if top == "obs" else path).strip("_")
+        if top == "obs" and dataset.ndim in (3, 4) and min(dataset.shape[1:3]) >= 8:
+            depth = "depth" in rest or dataset.dtype.kind == "f"
+            name = "camera_" + re.sub(r"_(image|rgb)$", "", name.removeprefix("camera_"))
+            if depth:
+                self._depth(name, dataset, stamps, info)
+                return
+            if dataset.dtype == np.uint8:
+                self.frames(name, dataset, stamps, **info)
+                return
+        if self.isaac and path.endswith("root_pose") and dataset.shape[1:] == (7,):
+            pose = dataset[:]
+            self.signal(
+                name, {"position": pose[:, :3], "orientation": pose[:, 3:]}, stamps,
+                units={"position": "m"}, **info,
+            )  # fmt: skip
+            return
+        self.signal(name, {"data": dataset}, stamps, **info)
+
+    def _depth(self, name: str, dataset: Any, stamps: Any, info: dict[str, Any]) -> None:
+        if dataset.dtype not in (np.uint16, np.float32):
+            self.signal(name, {"data": dataset}, stamps, **info)
+            return
+        pixels = dataset if dataset.ndim == 3 else _Squeezed(dataset)
+        self.frames(name, pixels, stamps, kind=Kind.DEPTH, **info)
+
+    def _labels(self, file: Any) -> None:
+        filters = []
+        for name in file.get("mask", ()):
+            members = {
+                m.decode() if isinstance(m, bytes) else str(m) for m in file["mask"][name][:]
+            }
+            if self.part in members:
+                filters.append(name)
+        success = self.demo.attrs.get("success")
+        task = self.env.get("env_name")
+        self.know(task=text_of(task), tags=filters)
+        if success is not None:
+            self.know(outcome="success" if bool(success) else "failure")
+        from mmdata_schema import Tag, stable_id
+
+        tags = [
+            Tag(id=stable_id("tag", self.episode_id, "filter", f), label="filter", value=f)
+            for f in filters
+        ]
+        if success is not None:
+            ident = stable_id("tag", self.episode_id, "success")
+            tags.append(Tag(id=ident, label="success", value=bool(success)))
+        self.layer("robomimic", tags=tags)
+
+
+class _Squeezed:
+    """(n, H, W, 1) on disk as (n, H, W)."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.shape = tuple(dataset.shape[:3])
+        self.dtype = dataset.dtype
+        self.chunks = dataset.chunks
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self._dataset[rows][..., 0]
+
+
+def _environment(data: Any) -> dict[str, Any]:
+    text = text_of(data.attrs.get("env_args"))
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

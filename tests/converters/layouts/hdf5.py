@@ -1,0 +1,128 @@
+"""Robot demonstrations in HDF5: robomimic, Isaac Lab, ALOHA, RoboMIND."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from .media import jpeg, picture, png
+
+ROBOSUITE = {"env_name": "Lift", "env_type": 1, "env_kwargs": {"control_freq": 20}}
+ISAAC = {
+    "env_name": "Isaac-Stack-Cube-Franka-v0",
+    "type": 2,
+    "sim_args": {"dt": 0.01, "decimation": 5},
+}
+
+
+def demos() -> dict[str, int]:
+    """demo_10 after demo_2, as written out of order by merges."""
+    return {"demo_0": 8, "demo_10": 5, "demo_2": 6}
+
+
+def write_robomimic(path: Path, env: dict | None = None, num_samples_off_by: int = 0) -> Path:
+    env = ROBOSUITE if env is None else env
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["total"] = sum(demos().values())
+        if env:
+            data.attrs["env_args"] = json.dumps(env)
+        for name, n in demos().items():
+            demo = data.create_group(name)
+            demo.attrs["num_samples"] = n + num_samples_off_by
+            demo.attrs["model_file"] = "<mujoco/>"
+            demo["actions"] = np.linspace(-1, 1, n * 7).reshape(n, 7)
+            demo["states"] = np.arange(n * 4.0).reshape(n, 4)
+            demo["rewards"] = np.zeros(n)
+            demo["dones"] = np.arange(n) == n - 1
+            for obs in ("obs", "next_obs"):
+                demo[f"{obs}/robot0_joint_pos"] = np.arange(n * 7.0).reshape(n, 7)
+                demo[f"{obs}/robot0_joint_vel"] = np.ones((n, 7))
+                demo[f"{obs}/robot0_eef_pos"] = np.ones((n, 3))
+                # x, y, z, w: a quarter turn about z
+                demo[f"{obs}/robot0_eef_quat"] = np.tile([0, 0, np.sqrt(0.5), np.sqrt(0.5)], (n, 1))
+                demo[f"{obs}/robot0_gripper_qpos"] = np.full((n, 2), 0.04)
+                demo[f"{obs}/object"] = np.zeros((n, 10))
+                demo[f"{obs}/agentview_image"] = np.stack([picture(i) for i in range(n)])
+        file["mask/train"] = np.array([b"demo_0", b"demo_2"])
+    return path
+
+
+def write_isaac(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["total"] = sum(demos().values())
+        data.attrs["env_args"] = json.dumps(ISAAC)
+        for name, n in demos().items():
+            demo = data.create_group(name)
+            demo.attrs["num_samples"] = n
+            demo.attrs["success"] = name != "demo_2"
+            demo.attrs["seed"] = 7
+
+            def put(key: str, values: np.ndarray, demo: h5py.Group = demo) -> None:
+                demo.create_dataset(key, data=values, compression="gzip", chunks=True)
+
+            put("actions", np.zeros((n, 7), np.float32))
+            put("obs/joint_pos", np.arange(n * 9, dtype=np.float32).reshape(n, 9))
+            put("obs/eef_pos", np.zeros((n, 3), np.float32))
+            put("obs/eef_quat", np.tile(np.float32([0.5, 0.5, 0.5, -0.5]), (n, 1)))  # w, x, y, z
+            put("obs/table_cam", np.stack([picture(i) for i in range(n)]))
+            put("obs/table_cam_depth", np.full((n, 24, 32, 1), 1.25, np.float32))
+            pose = np.tile(np.float32([1, 2, 3, 1, 0, 0, 0]), (n, 1))
+            put("states/rigid_object/cube_1/root_pose", pose)
+            put("states/articulation/robot/joint_position", np.zeros((n, 9), np.float32))
+            put("initial_state/rigid_object/cube_1/root_pose", pose[:1])
+    return path
+
+
+def write_aloha(path: Path, compress: bool = False, n: int = 7, effort: bool = True) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["sim"] = False
+        file["observations/qpos"] = np.arange(n * 14, dtype=np.float32).reshape(n, 14)
+        file["observations/qvel"] = np.zeros((n, 14), np.float32)
+        if effort:
+            file["observations/effort"] = np.ones((n, 14), np.float32)
+        file["action"] = np.arange(n * 14, dtype=np.float32).reshape(n, 14) + 0.5
+        file["base_action"] = np.zeros((n, 2), np.float32)
+        lengths = []
+        for camera in ("cam_high", "cam_left_wrist"):
+            key = f"observations/images/{camera}"
+            if not compress:
+                frames = np.stack([picture(i) for i in range(n)])
+                file.create_dataset(key, data=frames, chunks=(1, *frames.shape[1:]))
+                continue
+            encoded = [jpeg(picture(i)) for i in range(n)]
+            lengths.append([len(e) for e in encoded])
+            longest = max(map(len, encoded)) + 40
+            padded = np.stack([np.frombuffer(e.ljust(longest, b"\0"), np.uint8) for e in encoded])
+            file.create_dataset(key, data=padded, chunks=(1, longest))
+        if compress:
+            file.attrs["compress"] = True
+            file["compress_len"] = np.array(lengths)
+    return path
+
+
+def write_robomind(
+    path: Path, n: int = 6, broken: int | None = None, short_action: bool = False
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = h5py.vlen_dtype(np.uint8)
+    with h5py.File(path, "w") as file:
+        for side in ("left", "right"):
+            file[f"puppet/joint_position_{side}"] = np.arange(n * 7.0).reshape(n, 7)
+            file[f"puppet/end_effector_{side}"] = np.zeros((n, 6))
+            actions = n - 1 if short_action else n
+            file[f"master/joint_position_{side}"] = np.zeros((actions, 7))
+        colour = file.create_dataset("observations/rgb_images/camera_top", (n,), kind)
+        depth = file.create_dataset("observations/depth_images/camera_top", (n,), kind)
+        for i in range(n):
+            data = b"\xff\xd8 broken" if i == broken else jpeg(picture(i))
+            if i == broken:
+                data = b"raw bytes of no picture"
+            colour[i] = np.frombuffer(data, np.uint8)
+            depth[i] = np.frombuffer(png(np.full((24, 32), 500 + i, np.uint16)), np.uint8)
+        file["language_raw"] = np.array([b"put the cup on the plate"])
+    return path

@@ -1,0 +1,171 @@
+"""robomimic, Isaac Lab, ALOHA and RoboMIND: values, time, quaternions, pictures, labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+import numpy as np
+import pytest
+from layouts import hdf5 as layout
+from layouts.media import number_of
+
+from mmdata import open_episode
+from mmdata.testing import ConverterContract, write_episode
+from mmdata_converters.aloha import AlohaConverter
+from mmdata_converters.robomimic import RobomimicConverter
+from mmdata_converters.robomind import RoboMindConverter
+from mmdata_schema import read_layer
+
+
+class TestRobomimic(ConverterContract):
+    converter = RobomimicConverter
+    parts = 3
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(
+        ("action", "states", "reward", "done", "joint_states", "eef_pose", "gripper", "object",
+         "camera_agentview"), 8,
+    )  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_robomimic(folder / "lift.hdf5")
+
+
+class TestIsaacLab(ConverterContract):
+    converter = RobomimicConverter
+    parts = 3
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(
+        ("action", "joint_states", "eef_pose", "camera_table_cam", "camera_table_cam_depth",
+         "states_rigid_object_cube_1_root_pose", "states_articulation_robot_joint_position"), 8,
+    )  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_isaac(folder / "stack.hdf5")
+
+
+class TestAloha(ConverterContract):
+    converter = AlohaConverter
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(
+        ("joint_states", "action", "base_action", "camera_cam_high", "camera_cam_left_wrist"), 7
+    )
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_aloha(folder / "episode_0.hdf5")
+
+
+class TestAlohaCompressed(TestAloha):
+    def make(self, folder: Path) -> Path:
+        return layout.write_aloha(folder / "episode_0.hdf5", compress=True)
+
+
+class TestRoboMind(ConverterContract):
+    converter = RoboMindConverter
+    synthetic = True
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_robomind(folder / "trajectory.hdf5")
+
+
+def convert(converter, path: Path, part: str = ""):
+    with converter.open(path, part) as recording:
+        out = write_episode(recording, path.with_name("out.h5"))
+    return open_episode(out), recording
+
+
+def told(recording, text: str) -> bool:
+    return any(text in line for line in recording.account.problem_lines())
+
+
+def test_robomimic_order_of_demos_and_quaternion(tmp_path: Path) -> None:
+    path = layout.write_robomimic(tmp_path / "lift.hdf5")
+    assert list(RobomimicConverter.sources(path)) == ["demo_0", "demo_2", "demo_10"]
+    episode, recording = convert(RobomimicConverter, path, "demo_2")
+    assert episode.streams["joint_states"].stamp_ns.tolist() == [i * 50_000_000 for i in range(6)]
+    # x, y, z, w on disk: a quarter turn about z is (sqrt 1/2, 0, 0, sqrt 1/2) in ours.
+    np.testing.assert_allclose(
+        episode.streams["eef_pose"]["orientation"][0], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]
+    )
+    assert [number_of(i) for i in episode.streams["camera_agentview"]] == list(range(6))
+    (tag,) = read_layer(recording.layers["robomimic"]).tags
+    assert (tag.label, tag.value) == ("filter", "train")
+    left_out = {d.topic: d.count for d in recording.account.dropped_list()}
+    assert left_out["next_obs/object"] == 6
+
+
+def test_robomimic_counts_that_disagree_and_no_rate(tmp_path: Path) -> None:
+    path = layout.write_robomimic(tmp_path / "a.hdf5", {"env_name": "X"}, num_samples_off_by=1)
+    episode, recording = convert(RobomimicConverter, path)
+    assert told(recording, "num_samples is 9, there are 8 actions")
+    assert told(recording, "states no rate")
+    assert episode.streams["action"].info.nominal_rate_hz is None
+    assert told(recording, "order of the quaternion unknown")
+    assert "orientation" not in episode.streams["eef_pose"].info.fields
+
+
+def test_isaac_quaternion_rate_and_success(tmp_path: Path) -> None:
+    path = layout.write_isaac(tmp_path / "stack.hdf5")
+    episode, _ = convert(RobomimicConverter, path, "demo_2")
+    np.testing.assert_array_equal(
+        episode.streams["eef_pose"]["orientation"][0], [0.5, 0.5, 0.5, -0.5]
+    )
+    cube = episode.streams["states_rigid_object_cube_1_root_pose"]
+    np.testing.assert_array_equal(cube["position"][0], [1, 2, 3])
+    np.testing.assert_array_equal(cube["orientation"][0], [1, 0, 0, 0])
+    assert episode.streams["action"].rate_hz == 20.0  # dt 0.01 s, decimation 5
+    assert episode.metadata["outcome"] == "failure"
+    depth = episode.streams["camera_table_cam_depth"]
+    assert depth.kind == "depth"
+    assert depth[0].shape == (24, 32)
+    assert depth[0][0, 0] == np.float32(1.25)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_aloha(tmp_path: Path, compress: bool) -> None:
+    path = layout.write_aloha(tmp_path / "episode_3.hdf5", compress)
+    episode, recording = convert(AlohaConverter, path)
+    joints = episode.streams["joint_states"]
+    assert joints.fields == ("effort", "position", "velocity") or set(joints.fields) == {
+        "effort", "position", "velocity",
+    }  # fmt: skip
+    assert joints.info.fields["position"].channels[6] == "left_gripper"
+    assert joints.info.fields["position"].channels[7] == "right_waist"
+    assert joints.stamp_ns.tolist() == [i * 20_000_000 for i in range(7)]
+    camera = episode.streams["camera_cam_high"]
+    assert camera.info.encoding == ("jpeg" if compress else "raw")
+    assert [number_of(i) for i in camera] == list(range(7))
+    if compress:
+        with h5py.File(path) as file:
+            length = int(file["compress_len"][0, 0])
+        assert len(camera.encoded(0)) == length  # without the padding
+    assert told(recording, "the file holds no time")
+
+
+def test_aloha_with_a_camera_one_short(tmp_path: Path) -> None:
+    path = layout.write_aloha(tmp_path / "e.hdf5")
+    with h5py.File(path, "r+") as file:
+        frames = file["observations/images/cam_high"][:-1]
+        del file["observations/images/cam_high"]
+        file["observations/images/cam_high"] = frames
+    episode, recording = convert(AlohaConverter, path)
+    assert [number_of(i) for i in episode.streams["camera_cam_high"]] == list(range(6))
+    assert told(recording, "cam_high: 6 rows, action has 7")
+
+
+def test_robomind(tmp_path: Path) -> None:
+    path = tmp_path / "task/success_episodes/train/0301_1/data/trajectory.hdf5"
+    layout.write_robomind(path, broken=2, short_action=True)
+    episode, recording = convert(RoboMindConverter, path)
+    camera = episode.streams["camera_top"]
+    assert [number_of(i) for i in camera] == [0, 1, 3, 4, 5]
+    period = camera.stamp_ns[1]
+    assert [round(s / period) for s in camera.stamp_ns] == [0, 1, 3, 4, 5]
+    assert episode.streams["camera_top_depth"][4][0, 0] == 504
+    (dropped,) = recording.account.dropped_list()
+    assert (dropped.count, dropped.topic) == (1, "observations/rgb_images/camera_top")
+    assert told(recording, "5 rows, the robot's state has 6")
+    assert episode.metadata["outcome"] == "success"
+    assert episode.metadata["instruction"] == "put the cup on the plate"
+    assert recording.episode_id == "0301_1"
