@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -35,20 +36,23 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        made.add_column(
-            column, justify="right" if column in right else "left", overflow="fold"
-        )
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
 
 
 def print_table(made: Table) -> None:
-    """Print a table at its natural width when the output is no terminal."""
+    """Print a table, at its natural width when the output is no terminal."""
     from rich.console import Console
 
     out = Console(highlight=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, width=200)
-    out.print(made)
+    if out.is_terminal:
+        out.print(made)
+        return
+    wide = Console(highlight=False, width=160, file=io.StringIO())
+    with wide.capture() as capture:
+        wide.print(made)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    sys.stdout.write("\n".join(lines).rstrip("\n") + "\n")
 
 
 def print_json(document: Any) -> None:
@@ -134,9 +138,7 @@ class ProgressLines:
         if self._bars is not None:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, rate="")
-            self._bars.update(
-                self._tasks[name], completed=done, total=total, rate=f"{rate:,.0f}/s"
-            )
+            self._bars.update(self._tasks[name], completed=done, total=total, rate=f"{rate:,.0f}/s")
             self._said[name] = (began, now)
             return
         if name not in self._said or (now - last > _PLAIN_INTERVAL_S and done < total):

@@ -102,9 +102,7 @@ def convert(
         None, "--config", "-c", help="YAML; `mmdata config init LOG` writes one."
     ),
     format: str = typer.Option(None, "--format", help="Format, when it is not recognised."),
-    split_topic: str = typer.Option(
-        None, help="Start an episode at each message of this topic."
-    ),
+    split_topic: str = typer.Option(None, help="Start an episode at each message of this topic."),
     split_gap: float = typer.Option(None, help="Start an episode after a pause of SECONDS."),
     clip: float = typer.Option(None, help="Cut into clips of SECONDS."),
     rate: float = typer.Option(None, help="Rate of the aligned view in Hz."),
@@ -176,7 +174,7 @@ def _settings(
     try:
         return ConvertConfig.model_validate(given)
     except ValueError as error:
-        first = getattr(error, "errors", list)()
+        first: list[Any] = getattr(error, "errors", list)()
         where = ".".join(map(str, first[0]["loc"])) if first else ""
         message = first[0]["msg"] if first else str(error)
         raise ConfigError(f"{where}: {message}") from error
@@ -218,7 +216,10 @@ def _report(found: Found, results: list[JobResult], as_json: bool) -> None:
                 ],
                 "quarantined": quarantined,
                 "dropped": [
-                    {"source": r.source.label, "topic": d.topic, "count": d.count, "reason": d.reason}
+                    {
+                        "source": r.source.label, "topic": d.topic, "count": d.count,
+                        "reason": d.reason,
+                    }
                     for r in results
                     for d in r.dropped
                 ],

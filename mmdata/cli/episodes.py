@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -17,6 +18,9 @@ from mmdata.cli.common import (
     table,
     warn,
 )
+
+if TYPE_CHECKING:
+    from mmdata.episode import Policy
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +42,7 @@ def info(
         from mmdata import open_episode
 
         with open_episode(episode) as ep:
-            streams = {
+            streams: dict[str, dict[str, Any]] = {
                 name: {
                     "kind": str(s.kind), "count": len(s), "rate_hz": s.rate_hz,
                     "start_ns": s.start_ns, "end_ns": s.end_ns, "fields": list(s.fields),
@@ -79,7 +83,12 @@ def info(
             rate = "" if s["rate_hz"] is None else f"{s['rate_hz']:.4g}"
             what = s["encoding"] or ", ".join(s["fields"])
             made.add_row(
-                name, s["kind"], f"{s['count']:,}", rate, what, f"{s['stamp_source']} ({s['clock']})"
+                name,
+                s["kind"],
+                f"{s['count']:,}",
+                rate,
+                what,
+                f"{s['stamp_source']} ({s['clock']})",
             )
         print_table(made)
         for name, t in timelines.items():
@@ -115,7 +124,7 @@ def align(
         from mmdata.align import build_timeline
         from mmdata.store import write_timeline
 
-        policies = dict(_pairs(policy, "--policy"))
+        policies = cast("dict[str, Policy]", dict(_pairs(policy, "--policy")))
         tolerances = {
             stream: round(_milliseconds(value) * 1e6)
             for stream, value in _pairs(tolerance, "--tolerance")
@@ -126,7 +135,7 @@ def align(
                 timeline = build_timeline(
                     ep.streams, rate_hz=rate, reference_stream=reference, name=name,
                     policies=policies, tolerances_ns=tolerances, lookahead=lookahead,
-                )  # type: ignore[arg-type]  # fmt: skip
+                )  # fmt: skip
             write_timeline(path, timeline)
             residuals = {
                 stream: _residual_summary(a.index, a.residual_ns)
@@ -140,12 +149,14 @@ def align(
             )  # fmt: skip
             if not json:
                 typer.echo(f"{path}: timeline {timeline.name}, {len(timeline):,} ticks")
-                made = table("stream", "policy", "ticks with a sample", "|residual| p50", "p95", "max")
+                made = table(
+                    "stream", "policy", "ticks with a sample", "|residual| p50", "p95", "max"
+                )
                 for stream, r in residuals.items():
-                    cells = [f"{r[k]:.1f} ms" if k in r else "" for k in ("p50_ms", "p95_ms", "max_ms")]
-                    made.add_row(
-                        stream, timeline.streams[stream].policy, f"{r['found']:,}", *cells
-                    )
+                    cells = [
+                        f"{r[k]:.1f} ms" if k in r else "" for k in ("p50_ms", "p95_ms", "max_ms")
+                    ]
+                    made.add_row(stream, timeline.streams[stream].policy, f"{r['found']:,}", *cells)
                 print_table(made)
         if json:
             print_json({"episodes": done})
@@ -157,10 +168,8 @@ def _residual_summary(index: object, residual_ns: object) -> dict[str, float]:
     found = np.abs(np.asarray(residual_ns)[np.asarray(index) >= 0]) / 1e6
     if not len(found):
         return {"found": 0}
-    p50, p95 = np.percentile(found, [50, 95])
-    return {
-        "found": len(found), "p50_ms": float(p50), "p95_ms": float(p95), "max_ms": float(found.max())
-    }  # fmt: skip
+    p50, p95 = (float(p) for p in np.percentile(found, [50, 95]))
+    return {"found": len(found), "p50_ms": p50, "p95_ms": p95, "max_ms": float(found.max())}
 
 
 def _pairs(values: list[str], option: str) -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ class FileHandle:
         # Another process's handle, inherited by fork, is left alone: closing it would flush.
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._file = h5py.File(self.path, "r", locking=False)
+            self._file = h5py.File(self.path, "r")
         except OSError as error:
             os.close(self._fd)
             raise FormatError(f"{self.path} is not a readable HDF5 file: {error}") from error
