@@ -28,7 +28,10 @@ def read_labelled(
     if path.is_dir():
         found: dict[str, list[Interval]] = {}
         for file in sorted(path.glob("*.json")):
-            found |= read_labelled(file, tier=tier, key=key)
+            try:
+                found |= read_labelled(file, tier=tier, key=key)
+            except ConfigError:  # other JSON files may lie beside the labels
+                continue
         if not found:
             raise ConfigError(f"{path}: no .json file with phases in it")
         return found

@@ -366,32 +366,42 @@ def _commands(
                 "Hz",
             )
         )
-        if ranges is None or table.name not in ranges:
-            out.append(
-                Claim(
-                    ClaimType.NOT_ASSESSED,
-                    f"{table.name}.saturation",
-                    "needs the range of the data set: assess several episodes together",
-                )
-            )
-        elif ranges[table.name][0].shape[0] == values.shape[1]:
-            share = saturation(values, *ranges[table.name], rate)
-            if np.isfinite(share).any():
-                worst = float(np.nanmax(share))
-                kind = (
-                    ClaimType.RISK if worst > policy.saturation_risk else ClaimType.CHARACTERISTIC
-                )
-                out.append(
-                    Claim(
-                        kind,
-                        f"{table.name}.saturation",
-                        f"one channel is at an end of its range {worst:.0%} of the time",
-                        worst,
-                        "share",
-                    )
-                )
+        out += _saturation(table, ranges, policy)
         out += _following(table, moving, policy)
     return out
+
+
+def _saturation(table: Table, ranges: Ranges | None, policy: Policy) -> list[Claim]:
+    """Time at the ends of the data set's range; places in space have no ends and are left out."""
+    name, rate = f"{table.name}.saturation", 50.0
+    if table.is_position:
+        return []
+    if ranges is None or table.name not in ranges:
+        return [
+            Claim(
+                ClaimType.NOT_ASSESSED,
+                name,
+                "needs the range of the data set: assess several episodes together",
+            )
+        ]
+    low, high = ranges[table.name]
+    switch = np.array([len(np.unique(c)) < 5 for c in table.values.T])
+    if low.shape != switch.shape or switch.all():
+        return [Claim(ClaimType.NOT_ASSESSED, name, "switches only, or channels differ")]
+    share = saturation(table.on_grid(rate), low, np.where(switch, low, high), rate)
+    if not np.isfinite(share).any():
+        return [Claim(ClaimType.NOT_ASSESSED, name, "no channel moves")]
+    worst = float(np.nanmax(share))
+    kind = ClaimType.RISK if worst > policy.saturation_risk else ClaimType.CHARACTERISTIC
+    return [
+        Claim(
+            kind,
+            name,
+            f"a channel is at an end of its range {worst:.0%} of the time",
+            worst,
+            "share",
+        )
+    ]
 
 
 def _following(table: Table, moving: Sequence[Table], policy: Policy) -> list[Claim]:
