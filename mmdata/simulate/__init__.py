@@ -6,6 +6,7 @@
 See docs/conventions.md for frames and stamps, and `SimEpisode.truth` for what is known.
 """
 
+from mmdata.simulate.drive import drive
 from mmdata.simulate.episode import SimEpisode, SimMessage, SimStream, write_truth
 from mmdata.simulate.faults import StreamFaults, inject
 from mmdata.simulate.pick_place import pick_place
@@ -16,6 +17,7 @@ __all__ = [
     "SimMessage",
     "SimStream",
     "StreamFaults",
+    "drive",
     "inject",
     "pick_place",
     "write_mcap",

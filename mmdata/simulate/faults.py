@@ -82,6 +82,7 @@ def inject(episode: SimEpisode, faults: Mapping[str, StreamFaults], seed: int = 
         given = {k: v for k, v in asdict(wanted).items() if v != getattr(StreamFaults(), k)}
         record[name] = given | realised
     truth = episode.truth | {"faults": record, "exposure_ns": exposures(raw)}
+    truth |= _relabel(truth, {name: raw[name] for name in faults})
     return replace(episode, raw=raw, truth=truth)
 
 
@@ -89,6 +90,38 @@ def exposures(raw: Mapping[str, SimStream]) -> dict[str, list[int]]:
     """True instants of every image and sweep, in recording order."""
     kinds = (Kind.IMAGE, Kind.DEPTH, Kind.SWEEP)
     return {n: s.true_ns.tolist() for n, s in raw.items() if s.info.kind in kinds}
+
+
+def _relabel(truth: Mapping[str, Any], spoiled: Mapping[str, SimStream]) -> dict[str, Any]:
+    """Labels of a drive as somebody makes them who only has the recording.
+
+    They carry the stamp of the image or sweep they were made on; what was lost has none.
+    """
+    if "boxes_2d" not in truth:
+        return {}
+    recorded = {
+        name: dict(zip(s.true_ns.tolist(), s.source_ns.tolist(), strict=True))
+        for name, s in spoiled.items()
+        if s.source_ns is not None
+    }
+    rectangles = []
+    for box in truth["boxes_2d"]:
+        stamps = recorded.get(box["stream"])
+        if stamps is None:
+            rectangles.append(box)
+        elif box["true_ns"] in stamps:
+            rectangles.append(box | {"stamp_ns": stamps[box["true_ns"]]})
+    tracks = []
+    for track in truth["tracks_3d"]:
+        stamps = recorded.get(track["stream"])
+        if stamps is not None:
+            rows = [i for i, true in enumerate(track["true_ns"]) if true in stamps]
+            columns = {k: [v[i] for i in rows] for k, v in track.items() if isinstance(v, list)}
+            track = track | columns
+            track["stamp_ns"] = [stamps[true] for true in track["true_ns"]]
+        if track["stamp_ns"]:
+            tracks.append(track)
+    return {"boxes_2d": rectangles, "tracks_3d": tracks}
 
 
 def _inject(

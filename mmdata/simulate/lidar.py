@@ -35,13 +35,13 @@ def sweeps(
     solids_at: Callable[[Floats], list[Solid]],
     panels: Sequence[Panel],
     rng: np.random.Generator,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Ragged]:
     """Points of sweeps that begin at start_s (N,).
 
     Returns:
         Ragged fields: x, y, z (float32, metres, in the sensor's frame at the point's own
         instant), intensity (float32, 0 to 1), ring (uint16) and point_offset_ns (int32, since
-        the sweep's start).
+        the sweep's start). And per point the index of the solid, then panel, it lies on.
     """
     azimuth = np.linspace(*scan.azimuth_rad, scan.columns, endpoint=False)
     elevation = np.linspace(*scan.elevation_rad, scan.rings)
@@ -55,6 +55,7 @@ def sweeps(
     rows: dict[str, list[Any]] = {
         n: [] for n in ("x", "y", "z", "intensity", "ring", "point_offset_ns")
     }
+    surfaces = []
     for start in start_s:
         t = start + offset_ns * 1e-9
         position, orientation = pose_at(t)
@@ -69,8 +70,10 @@ def sweeps(
         intensity = shine[hits.surface[seen]] * (0.3 + 0.7 * hits.cosine[seen])
         for axis, name in enumerate("xyz"):
             rows[name].append(points[:, axis])
+        surfaces.append(hits.surface[seen])
         rows["intensity"].append(intensity.astype(np.float32))
         rows["ring"].append(ring[seen])
         rows["point_offset_ns"].append(offset_ns[column[seen]])
     dtypes = {"ring": np.uint16, "point_offset_ns": np.int32}
-    return {n: Ragged.from_rows(r, dtypes.get(n, np.float32)) for n, r in rows.items()}
+    fields = {n: Ragged.from_rows(r, dtypes.get(n, np.float32)) for n, r in rows.items()}
+    return fields, Ragged.from_rows(surfaces, np.int32)

@@ -1,4 +1,7 @@
-"""A small rasteriser: panels by ray casting, boxes as tiles in painter's order, JPEG out."""
+"""A small rasteriser: panels by ray casting, boxes as tiles in painter's order, JPEG out.
+
+What lies more than 90 degrees off the optical axis is not drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mmdata.geometry import SE3, CameraModel, LensModel
+from mmdata.geometry import SE3, CameraModel
 from mmdata.simulate.scene import Floats, Panel, Solid
 
 Image = npt.NDArray[np.uint8]
@@ -30,7 +33,7 @@ class Camera:
         self._panels = panels
         v, u = np.mgrid[: model.height, : model.width]
         pixels = np.stack([u, v], axis=-1).reshape(-1, 2).astype(np.float64)
-        self._rays = np.nan_to_num(model.unproject(pixels)).astype(np.float32)
+        self._rays = np.ascontiguousarray(np.nan_to_num(model.unproject(pixels)).T, np.float32)
         self._background: tuple[SE3, Image] | None = None
         self._rng = np.random.default_rng([seed, 77])
         shape = (model.height, model.width, 3)
@@ -39,8 +42,10 @@ class Camera:
     def render(self, world_SE3_camera: SE3, solids: Sequence[Solid]) -> Image:
         """One frame (H, W, 3) uint8 BGR, exposed at one instant."""
         image = self._panels_seen(world_SE3_camera).copy()
-        tiles, colours = _tiles(solids, world_SE3_camera)
-        self._paint(image, tiles, colours)
+        polygons, owner, brightness = _polygons(self.model, world_SE3_camera, solids)
+        for polygon, index, shade in zip(polygons, owner, brightness, strict=True):
+            colour = [shade * channel for channel in solids[index].colour]
+            cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_8, _SUBPIXEL)
         roll = self._rng.integers(0, image.shape[0])
         noise = np.roll(self._noise[self._rng.integers(0, len(self._noise))], roll, axis=0)
         return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), dtype=np.uint8)
@@ -51,12 +56,14 @@ class Camera:
         shape = (self.model.height, self.model.width)
         image = np.empty((*shape, 3), np.uint8)
         image[:] = _SKY
-        free = np.ones(len(self._rays), dtype=bool)
+        free = np.ones(self._rays.shape[1], dtype=bool)
         for panel in self._panels:
             # All in the camera frame: rays along the normal, and along the two half axes.
             u, v = (h / (h @ h) for h in (panel.half_u, panel.half_v))
-            axes = pose.rotation.T @ np.column_stack([panel.normal, u, v])
-            slope, along_u, along_v = (self._rays @ axes.astype(np.float32)).T
+            # (Sums by hand: a threaded matrix product stalls when other processes are busy.)
+            axes = (np.stack([panel.normal, u, v]) @ pose.rotation).astype(np.float32)
+            x, y, z = self._rays
+            slope, along_u, along_v = (p * x + q * y + r * z for p, q, r in axes)
             offset = pose.translation - panel.center
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 distance = np.float32(-(offset @ panel.normal)) / slope
@@ -68,46 +75,17 @@ class Camera:
             height, width = panel.texture.shape[:2]
             seen = cv2.remap(
                 panel.texture,
-                (0.5 * (a + 1) * (width - 1)).reshape(shape),
-                (0.5 * (b + 1) * (height - 1)).reshape(shape),
+                (0.5 * panel.repeat * (a + 1) * (width - 1)).reshape(shape),
+                (0.5 * panel.repeat * (b + 1) * (height - 1)).reshape(shape),
                 cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
+                borderMode=cv2.BORDER_WRAP if panel.repeat > 1 else cv2.BORDER_REPLICATE,
             )
-            mask = inside.reshape(shape)
-            image[mask] = seen[mask]
+            cv2.copyTo(seen, inside.reshape(shape).view(np.uint8), image)
             free &= ~inside
             if not free.any():
                 break
         self._background = (pose, image)
         return image
-
-    def _paint(self, image: Image, tiles: Floats, colours: npt.NDArray[np.int64]) -> None:
-        """Tiles (T, V, 3) in the camera frame, farthest first."""
-        order = np.argsort(-np.linalg.norm(tiles.mean(axis=1), axis=-1))
-        margin = self.model.width
-        if self.model.model is LensModel.FISHEYE:
-            in_front = np.ones(len(tiles), dtype=bool)
-        else:
-            in_front = tiles[..., 2].min(axis=1) >= NEAR_M
-        uv, valid = self.model.project(tiles)
-        for i in order:
-            polygon = uv[i]
-            if not in_front[i]:
-                clipped = _clip_near(tiles[i])
-                if len(clipped) < 3:
-                    continue
-                polygon, ok = self.model.project(clipped)
-                if not ok.all():
-                    continue
-            elif not valid[i].all():
-                continue
-            low, high = polygon.min(axis=0), polygon.max(axis=0)
-            if (high < 0).any() or low[0] > self.model.width or low[1] > self.model.height:
-                continue
-            if (high - low).max() > 40 * margin:
-                polygon = np.clip(polygon, -20 * margin, 20 * margin)
-            points = np.round(polygon * (1 << _SUBPIXEL)).astype(np.int32)
-            cv2.fillConvexPoly(image, points, colours[i].tolist(), cv2.LINE_8, _SUBPIXEL)
 
 
 def encode_jpeg(image: Image, quality: int = 88) -> npt.NDArray[np.uint8]:
@@ -125,31 +103,77 @@ def make_texture(
     rng = np.random.default_rng([seed, 99])
     grain: npt.NDArray[Any] = np.zeros(size, np.float32)
     for sigma in (1.5, 4.0, 12.0, 35.0):
-        layer = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), sigma)
+        # Wrapped around, so that repetitions join without a seam.
+        border = round(4 * sigma)
+        layer = np.pad(rng.normal(size=size).astype(np.float32), border, mode="wrap")
+        layer = cv2.GaussianBlur(layer, (0, 0), sigma)[border:-border, border:-border]
         grain += layer / layer.std()
     tint = rng.uniform(0.7, 1.3, 3)
     out = np.array(colour) + contrast * grain[..., None] * tint
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _tiles(solids: Sequence[Solid], pose: SE3) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Visible tiles (T, 8, 3) of all boxes in the camera frame, and colours (T, 3) BGR.
+def visible_polygons(
+    camera: CameraModel, world_SE3_camera: SE3, solids: Sequence[Solid]
+) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.intp]]:
+    """Outlines of the solids' tiles in painting order, and which solid each belongs to.
+
+    Outlines are for `cv2.fillConvexPoly` with a shift of 4.
+    """
+    polygons, owner, _ = _polygons(camera, world_SE3_camera, solids)
+    return polygons, owner
+
+
+def _polygons(
+    camera: CameraModel, pose: SE3, solids: Sequence[Solid]
+) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.intp], Floats]:
+    """Polygons in the image, farthest first; the solid of each, and its brightness (0 to 1)."""
+    tiles, owner, brightness = _tiles(solids, pose)
+    uv, valid = camera.project(tiles)
+    front = tiles[..., 2].min(axis=1) >= NEAR_M
+    whole = front & valid.all(axis=1)
+    with np.errstate(invalid="ignore"):
+        low, high = uv.min(axis=1), uv.max(axis=1)
+        inside = (high >= 0).all(axis=1) & (low <= [camera.width, camera.height]).all(axis=1)
+    cut = ~front & (tiles[..., 2].max(axis=1) > NEAR_M)
+    rows = np.flatnonzero((whole & inside) | cut)
+    order = rows[np.argsort(-np.linalg.norm(tiles[rows].mean(axis=1), axis=-1), kind="stable")]
+    limit = 20.0 * camera.width
+    polygons, kept = [], []
+    for i in order:
+        polygon = uv[i]
+        if cut[i]:
+            clipped = _clip_near(tiles[i])
+            polygon, ok = camera.project(clipped)
+            if not ok.all():
+                continue
+        polygon = np.clip(polygon, -limit, limit)
+        polygons.append(np.round(polygon * (1 << _SUBPIXEL)).astype(np.int32))
+        kept.append(i)
+    return polygons, owner[kept], brightness[kept]
+
+
+def _tiles(solids: Sequence[Solid], pose: SE3) -> tuple[Floats, npt.NDArray[np.intp], Floats]:
+    """Tiles (T, 8, 3) that face the camera, in its frame; their solid; their brightness.
 
     Each tile carries its four corners and the middles of its edges, since lenses bend edges.
     """
-    world_tiles, colours = [], []
-    for solid in solids:
-        local, normals, brightness = _box_tiles(tuple(solid.size.tolist()), solid.tiles)
+    tiles = [np.zeros((0, 8, 3))]
+    owner, brightness = [np.zeros(0, np.intp)], [np.zeros(0)]
+    for index, solid in enumerate(solids):
+        ahead = (solid.position - pose.translation) @ pose.rotation[:, 2]
+        if ahead < -0.5 * np.linalg.norm(solid.size):
+            continue
+        local, normals, pattern = _box_tiles(tuple(solid.size.tolist()), solid.tiles)
         normals = normals @ solid.rotation.T
-        tiles = local @ solid.rotation.T + solid.position
-        seen = np.einsum("ti,ti->t", normals, pose.translation - tiles[:, 0]) > 0
-        shade = (0.6 + 0.4 * np.clip(normals @ _LIGHT, -0.5, 1)) * brightness
-        world_tiles.append(tiles[seen])
-        colours.append(np.clip(shade[seen, None] * np.array(solid.colour), 0, 255))
-    if not world_tiles:
-        return np.zeros((0, 8, 3)), np.zeros((0, 3), np.int64)
-    camera_SE3_world = pose.inverse()
-    return camera_SE3_world.apply(np.concatenate(world_tiles)), np.concatenate(colours).astype(int)
+        placed = local @ solid.rotation.T + solid.position
+        seen = np.einsum("ti,ti->t", normals, pose.translation - placed[:, 0]) > 0
+        shade = (0.6 + 0.4 * np.clip(normals @ _LIGHT, -0.5, 1)) * pattern
+        tiles.append(placed[seen])
+        owner.append(np.full(int(seen.sum()), index, np.intp))
+        brightness.append(shade[seen])
+    moved = pose.inverse().apply(np.concatenate(tiles))
+    return moved, np.concatenate(owner), np.concatenate(brightness)
 
 
 _BOX_CACHE: dict[Any, tuple[Floats, Floats, Floats]] = {}

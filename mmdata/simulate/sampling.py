@@ -19,6 +19,9 @@ from mmdata.streams import Kind, Ragged
 
 PoseAt = Callable[[Floats], tuple[Floats, Floats]]
 SolidsAt = Callable[[Floats], list[Solid]]
+# Jitter of the sampling instants; minimum and mean extra of the latency; in seconds.
+_CAMERA_TIMING = (2e-4, (0.012, 0.003))
+_LIDAR_TIMING = (1e-4, (0.004, 0.001))
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Sampler:
     start_ns: int
     length_s: float
     rates_hz: Mapping[str, float]
+    surfaces: dict[str, Ragged] = field(default_factory=dict)
+    """Per LiDAR stream and sweep: which solid (by index, then panels) each point lies on."""
     _drawn: dict[str, tuple[Stamps, Stamps, np.random.Generator]] = field(default_factory=dict)
 
     @property
@@ -59,6 +64,14 @@ class Sampler:
         """Times since the start."""
         return (stamp_ns - self.start_ns).astype(np.float64) * 1e-9
 
+    def camera_stamps(self, name: str) -> Stamps:
+        """True exposure instants of a camera, whether or not its stream is made."""
+        return self.draw(name, *_CAMERA_TIMING)[0]
+
+    def lidar_stamps(self, name: str, scan: Scan) -> Stamps:
+        """True instants at which the sweeps of a LiDAR begin."""
+        return self.draw(name, *_LIDAR_TIMING, scan.span_s)[0]
+
     def chosen(self, builders: Mapping[str, object], names: Sequence[str] | None) -> list[str]:
         """The wanted streams; ConfigError when there is no such stream."""
         wanted = list(builders) if names is None else list(names)
@@ -79,7 +92,7 @@ class Sampler:
         render: bool = True,
     ) -> SimStream:
         """JPEG frames exposed at one instant; without rendering, one grey frame for all."""
-        true, receive, _ = self.draw(name, 2e-4, (0.012, 0.003))
+        true, receive, _ = self.draw(name, *_CAMERA_TIMING)
         t = self.seconds(true)
         frames = []
         if render:
@@ -115,8 +128,10 @@ class Sampler:
         panels: Sequence[Panel],
     ) -> SimStream:
         """Sweeps; a sweep's stamp is its first point's instant, and it arrives complete."""
-        true, receive, rng = self.draw(name, 1e-4, (0.004, 0.001), scan.span_s)
-        fields = sweeps(self.seconds(true), scan, pose_at, solids_at, panels, rng)
+        true, receive, rng = self.draw(name, *_LIDAR_TIMING, scan.span_s)
+        fields, self.surfaces[name] = sweeps(
+            self.seconds(true), scan, pose_at, solids_at, panels, rng
+        )
         return make_stream(
             name,
             Kind.SWEEP,

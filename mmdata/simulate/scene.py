@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 class Panel:
     """A fixed textured rectangle: centre + a * half_u + b * half_v for a, b in -1 to 1.
 
-    texture: (H, W, 3) uint8 BGR, u along its columns, v along its rows.
+    texture: (H, W, 3) uint8 BGR, u along its columns, v along its rows; repeat times each.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Panel:
     half_u: Floats
     half_v: Floats
     texture: npt.NDArray[np.uint8]
+    repeat: int = 1
 
     @property
     def normal(self) -> Floats:
