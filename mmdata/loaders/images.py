@@ -1,0 +1,100 @@
+"""From stored frames to what a model sees: one function for training and serving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmdata.errors import ConfigError, FormatError
+from mmdata.loaders.spec import ImageSpec
+
+Array = NDArray[Any]
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def decode(data: bytes | Array, spec: ImageSpec, full_hw: tuple[int, int] | None = None) -> Array:
+    """JPEG or PNG bytes to (H, W, 3) uint8, blue first, or (H, W); `finish(..., bgr=True)` next.
+
+    Raises FormatError when the bytes are no image.
+    """
+    flat = np.frombuffer(data, np.uint8)
+    flag = cv2.IMREAD_UNCHANGED
+    if spec.fast and spec.size_hw is not None and spec.crop_tlhw is None and full_hw is not None:
+        fits = [f for f in (8, 4, 2) if all(-(-full_hw[a] // f) >= spec.size_hw[a] for a in (0, 1))]
+        flag = _REDUCED[fits[0]] if fits else flag
+    image = cv2.imdecode(flat, flag) if len(flat) else None
+    if image is None:
+        raise FormatError(f"{len(flat)} bytes that are no decodable image")
+    return np.asarray(image)
+
+
+def finish(image: Array, spec: ImageSpec, bgr: bool = False, out: Array | None = None) -> Array:
+    """Crop, resize and lay out one frame: (H, W, 3 | 4) or (H, W) to (C, H, W) or (H, W, C).
+
+    Down-sizing averages areas, up-sizing is bilinear (OpenCV's INTER_AREA and INTER_LINEAR).
+    out: where to put it, contiguous; absent, a new array.
+    """
+    if spec.crop_tlhw is not None:
+        top, left, height, width = spec.crop_tlhw
+        if min(top, left) < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
+            raise ConfigError(f"crop {spec.crop_tlhw} reaches beyond a frame of {image.shape[:2]}")
+        image = image[top : top + height, left : left + width]
+    if spec.size_hw is not None and image.shape[:2] != spec.size_hw:
+        shrinks = spec.size_hw[0] <= image.shape[0] and spec.size_hw[1] <= image.shape[1]
+        height, width = spec.size_hw
+        image = np.asarray(
+            cv2.resize(
+                np.ascontiguousarray(image),
+                (width, height),
+                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+            )
+        )
+    if image.ndim == 2:
+        image = image[..., None]
+    channels = image.shape[2]
+    order = (2, 1, 0, 3)[:channels] if bgr and channels >= 3 else tuple(range(channels))
+    shape = (channels, *image.shape[:2]) if spec.layout == "chw" else image.shape
+    if out is None:
+        out = np.empty(shape, image.dtype)
+    elif out.shape != shape:
+        raise FormatError(f"a frame of shape {shape} among frames of shape {out.shape}")
+    if spec.layout == "hwc":
+        np.copyto(out, image[..., list(order)] if bgr else image)
+    elif channels == 1:
+        np.copyto(out[0], image[..., 0])
+    else:
+        planes: list[Any] = [out[order[c]] for c in range(channels)]
+        cv2.split(np.ascontiguousarray(image), planes)
+    return out
+
+
+def finish_planes(planes: Array, spec: ImageSpec, out: Array | None = None) -> Array:
+    """The same for a frame that comes as (C, H, W) planes."""
+    if spec.layout == "chw" and spec.size_hw in (None, planes.shape[1:]) and not spec.crop_tlhw:
+        if out is None:
+            return planes
+        np.copyto(out, planes)
+        return out
+    return finish(np.asarray(cv2.merge(list(planes))), spec, out=out)
+
+
+def finish_depth(depth: Array, spec: ImageSpec | None) -> Array:
+    """Crop and resize a depth map (H, W) to (1, H, W); nearest, so no depth is invented."""
+    if spec is not None and spec.crop_tlhw is not None:
+        top, left, height, width = spec.crop_tlhw
+        depth = depth[top : top + height, left : left + width]
+    if spec is not None and spec.size_hw is not None and depth.shape != spec.size_hw:
+        rows = (np.arange(spec.size_hw[0]) * depth.shape[0]) // spec.size_hw[0]
+        columns = (np.arange(spec.size_hw[1]) * depth.shape[1]) // spec.size_hw[1]
+        depth = depth[rows[:, None], columns]
+    result = np.ascontiguousarray(depth)
+    if spec is not None and spec.layout == "hwc":
+        return result[..., None]
+    return result[None]
