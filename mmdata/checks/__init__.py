@@ -48,7 +48,7 @@ __all__ = [
 ENTRY_POINTS = "mmdata.checks"
 GBZ = "GB/Z 218.1-2026"
 
-EXIT_PASSED, EXIT_FAILED, EXIT_NOT_ASSESSED = 0, 3, 4
+EXIT_PASSED, EXIT_FAILED = 0, 1
 
 
 class Status(StrEnum):
@@ -222,9 +222,7 @@ def verdict(findings: Iterable[Finding], *, strict: bool = False) -> str:
     return str(Status.PASSED)
 
 
-def exit_code(verdicts: Iterable[str]) -> int:
-    """0 all passed, 3 some failed, 4 none failed but some could not be assessed."""
-    seen = set(verdicts)
-    if Status.FAILED in seen:
-        return EXIT_FAILED
-    return EXIT_NOT_ASSESSED if Status.NOT_ASSESSED in seen else EXIT_PASSED
+def exit_code(verdicts: Iterable[str], *, strict: bool = False) -> int:
+    """1 when an episode failed (``strict``: or could not be assessed), else 0."""
+    refused = {str(Status.FAILED), *([str(Status.NOT_ASSESSED)] if strict else [])}
+    return EXIT_FAILED if refused & set(verdicts) else EXIT_PASSED

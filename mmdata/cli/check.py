@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmdata.cli.common import one_line_errors, print_json, warn
+
 if TYPE_CHECKING:
     from mmdata.checks import Limits
     from mmdata.sync.budget import Budget
@@ -45,9 +47,7 @@ def check(
         list[Path] | None, typer.Argument(help="Episode files, or folders of them.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write findings and ledger as JSON ('-': stdout).")
-    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     budget: Annotated[Path | None, typer.Option(help="YAML with budgets and limits.")] = None,
     select: Annotated[list[str] | None, typer.Option(help="Only these rules (globs).")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Not these rules (globs).")] = None,
@@ -62,7 +62,7 @@ def check(
 ) -> None:
     """Check time, sensors and labels of episodes.
 
-    Exit code: 0 passed, 3 failed, 4 not assessed, 1 could not be checked.
+    Exit code: 1 when an episode fails (with --strict: or cannot be assessed), else 0.
     """
     from mmdata.checks import exit_code
     from mmdata.errors import ConfigError
@@ -70,33 +70,35 @@ def check(
     if rules:
         _list_rules()
         return
-    if not episodes:
-        raise ConfigError("name at least one episode: mmdata check EPISODE.h5")
-    sync_budget, limits = read_settings(budget)
-    checked = [
-        check_episode(
-            path,
-            budget=sync_budget,
-            limits=limits,
-            select=select or (),
-            exclude=exclude or (),
-            strict=strict,
-            content=content,
-            write=write,
-            report=html is not None,
-        )
-        for path in episode_paths(episodes)
-    ]
-    if str(json_path) != "-":
+    with one_line_errors():
+        if not episodes:
+            raise ConfigError("name at least one episode: mmdata check EPISODE.h5")
+        sync_budget, limits = read_settings(budget)
+        checked = [
+            check_episode(
+                path,
+                budget=sync_budget,
+                limits=limits,
+                select=select or (),
+                exclude=exclude or (),
+                strict=strict,
+                content=content,
+                write=write,
+                report=html is not None,
+            )
+            for path in episode_paths(episodes)
+        ]
+        if html is not None:
+            from mmdata.sync.report import render_report
+
+            page = render_report([one.section for one in checked if one.section is not None])
+            html.write_text(page, encoding="utf-8")
+    if as_json:
+        print_json({"episodes": [one.to_dict() for one in checked]})
+    else:
         for one in checked:
             _print(one)
-    _write_json(checked, json_path)
-    if html is not None:
-        from mmdata.sync.report import render_report
-
-        page = render_report([one.section for one in checked if one.section is not None])
-        html.write_text(page, encoding="utf-8")
-    raise typer.Exit(exit_code(one.verdict for one in checked))
+    raise typer.Exit(exit_code((one.verdict for one in checked), strict=strict))
 
 
 def shift(
@@ -109,10 +111,11 @@ def shift(
     from mmdata.store import open_episode, shift_stream
     from mmdata.sync.shift import parse_duration_ns
 
-    by_ns = parse_duration_ns(by)
-    shift_stream(episode, stream, by_ns, reason)
-    with open_episode(episode) as opened:
-        timelines = ", ".join(opened.timelines)
+    with one_line_errors():
+        by_ns = parse_duration_ns(by)
+        shift_stream(episode, stream, by_ns, reason)
+        with open_episode(episode) as opened:
+            timelines = ", ".join(opened.timelines)
     typer.echo(f"{episode}: {stream} moved by {by_ns / 1e6:+g} ms; source stamps unchanged")
     if timelines:
         typer.echo(f"timelines {timelines} are from before: run `mmdata align {episode}` again")
@@ -148,7 +151,7 @@ def check_episode(
         try:
             write_sync(path, ledger.to_dict())
         except PermissionError:
-            typer.echo(f"{path}: read-only, so the ledger is not written into it", err=True)
+            warn(f"{path}: read-only, so the ledger is not written into it")
     return Checked(str(path), result, findings, ledger.to_dict(), drawn)
 
 
@@ -212,18 +215,6 @@ def _print(one: Checked) -> None:
     open_questions = sum(f["status"] == "NOT_ASSESSED" for f in one.findings)
     if open_questions:
         typer.echo(f"  {open_questions} not assessed (see --json or --html)")
-
-
-def _write_json(checked: list[Checked], path: Path | None) -> None:
-    import json
-
-    if path is None:
-        return
-    text = json.dumps({"episodes": [one.to_dict() for one in checked]}, indent=1, allow_nan=False)
-    if str(path) == "-":
-        typer.echo(text)
-    else:
-        path.write_text(text + "\n", encoding="utf-8")
 
 
 def _list_rules() -> None:

@@ -196,6 +196,8 @@ def _perfect(forward: Stamps, period: float) -> bool:
         ):
             return False
     multiples = np.maximum(np.rint(forward / period), 1)
+    if np.mean(multiples > 1) > 0.1:
+        return False  # not a few drops: a coarse clock
     return bool(np.all(np.abs(forward - multiples * period) <= multiples * PERFECT_NS))
 
 
