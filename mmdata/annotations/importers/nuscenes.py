@@ -25,8 +25,8 @@ def read_nuscenes(
 ) -> Imported:
     """A track per instance and category, `object_id` the instance's token.
 
-    `scene_name` picks the scene by name or token where the tables hold several. Keyframe attributes:
-    `source_id` (token of the box), `lidar_points`, `radar_points`, and `nuscenes_attributes`.
+    `scene_name` picks the scene by name or token where the tables hold several. Keyframe
+    `scene_name` picks the scene by name or token where there are several. Keyframe
     The frame is the scene's, else `global`.
     """
     tables = {table: _table(path, table) for table in _TABLES}
