@@ -11,4 +11,6 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("robomimic", "mmdata_converters.robomimic:RobomimicConverter"),
     Entry("aloha", "mmdata_converters.aloha:AlohaConverter"),
     Entry("robomind", "mmdata_converters.robomind:RoboMindConverter"),
+    Entry("comma2k19", "mmdata_converters.comma2k19:Comma2k19Converter"),
+    Entry("rlds", "mmdata_converters.rlds:RldsConverter"),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import tokenize
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -492,6 +493,17 @@ def pick_part(parts: Sequence[str], part: str, path: Path) -> str:
         some = ", ".join(parts[:5])
         raise ConversionError(f"{path} has no part {part!r}; it has {len(parts)}: {some} ...")
     return part or parts[0]
+
+
+def load_array(path: Path) -> Array:
+    """A NumPy file, mapped, never unpickled. Raises ConversionError when it is none."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise
+    except (*DAMAGE, SyntaxError, tokenize.TokenError) as error:
+        # The last two come from NumPy reading a damaged header as Python.
+        raise ConversionError(f"{path} is no readable NumPy array: {_one_line(error)}") from error
 
 
 def read_bytes(path: Path) -> bytes | None:

@@ -330,10 +330,15 @@ def _packets(container: Any, stream: Any, start_s: float | None) -> Iterator[tup
     """Packets in decoding order with their presentation time."""
     if start_s:
         container.seek(max(0, int(start_s / stream.time_base)), stream=stream)
+    count = 0
     for packet in container.demux(stream):
         pts = packet.pts if packet.pts is not None else packet.dts
-        if packet.size and pts is not None:
-            yield packet, float(pts * stream.time_base)
+        if not packet.size:
+            continue
+        if pts is None:  # a bare elementary stream: frames in order, at its nominal rate
+            pts = float(count / (stream.average_rate or 25) / stream.time_base)
+        count += 1
+        yield packet, float(pts * stream.time_base)
 
 
 def _kept(video: Video) -> Iterator[tuple[int, bytes]]:
