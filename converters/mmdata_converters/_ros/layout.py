@@ -24,11 +24,13 @@ from mmdata.streams import Ragged
 Bytes: TypeAlias = NDArray[np.uint8]
 
 _SIZES = {
-    "bool": "u1", "byte": "u1", "char": "u1", "octet": "u1", "int8": "i1", "uint8": "u1",
+    "bool": "u1", "byte": "i1", "char": "u1", "octet": "u1", "int8": "i1", "uint8": "u1",
     "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8",
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _MAX_NODES = 20_000
+#: The field rosbags and ROS 2 put into messages that have none.
+_EMPTY = "structure_needs_at_least_one_member"
 #: Above this size messages are sliced one by one; gathering them into a matrix would copy them.
 _GATHER_BYTES = 16 << 10
 _LAYOUTS_PER_LENGTH = 8
@@ -267,7 +269,8 @@ def _struct(store: Typestore, name: str, cursor: _Cursor) -> Struct:
         raise DecodeError(f"its definition lacks the type {name}")
     fields: dict[str, Node] = {}
     for field_name, description in store.fielddefs[name][1]:
-        fields[field_name] = _node(store, description, cursor)
+        if field_name != _EMPTY:
+            fields[field_name] = _node(store, description, cursor)
     if not fields and cursor.align:
         cursor.number("u1", None)  # an empty message carries one unused byte in CDR
     return Struct(name, fields)

@@ -170,6 +170,8 @@ class McapLog:
                 f"the file breaks off at byte {at} of {size} (recorder killed, or copy cut short); "
                 "everything before is read"
             )
+            if self._chunks:
+                self._chunks[-1].index = {}  # its index may be cut off: scan it
             self._salvage_last_chunk(at, size)
         self._complete()
         if not self._channels:

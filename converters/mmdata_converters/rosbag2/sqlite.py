@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
 from mmdata.errors import ConversionError
 from mmdata_converters._ros.channels import (
@@ -78,7 +79,7 @@ class SqliteLog:
             yield np.array(chunk, np.int64).reshape(-1)
 
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]:
-        rows = self._connection.execute(
+        query = (
             "SELECT topic_id, timestamp, data FROM messages "
             f"WHERE topic_id IN ({self._ids(topics)}) ORDER BY timestamp, id"
         )
@@ -86,7 +87,7 @@ class SqliteLog:
         held = count = 0
         start = None
         try:
-            for topic_id, stamp, data in rows:
+            for topic_id, stamp, data in self._connection.execute(query):
                 channel = self._channels[topic_id]
                 start = stamp if start is None else start
                 payload = self._payload(channel, data)
@@ -111,7 +112,7 @@ class SqliteLog:
             return data
         try:
             return self._decompress(data)
-        except (RuntimeError, ValueError) as error:
+        except zstandard.ZstdError as error:
             self.lost.append((channel.topic, 1, f"its message cannot be decompressed: {error}"))
             return None
 
