@@ -1,4 +1,4 @@
-"""Overlap of turned boxes against cases by hand and a random-point count; intervals and instants."""
+"""Overlap of turned boxes, intervals and instants against cases by hand and brute force."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_intersection_equals_a_count_of_points(seed: int) -> None:
     rng = np.random.default_rng(seed)
     made = [
         box(
-            (rng.uniform(-1, 1, 3) + [1e4, -5e4, 3]).tolist(), rng.uniform(0.5, 4, 3).tolist(),
+            (rng.uniform(-1, 1, 3) + np.array([1e4, -5e4, 3])).tolist(),
+            rng.uniform(0.5, 4, 3).tolist(),
             quaternion_wxyz=quat_from_rotvec(rng.normal(0, 1, 3)).tolist(),
         )
         for _ in range(2)

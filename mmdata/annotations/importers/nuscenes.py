@@ -26,8 +26,8 @@ def read_nuscenes(
     """A track per instance and category, `object_id` the instance's token.
 
     `scene_name` picks the scene by name or token where the tables hold several. Keyframe
-    `scene_name` picks the scene by name or token where there are several. Keyframe
-    The frame is the scene's, else `global`.
+    attributes: `source_id` (token of the box), `lidar_points`, `radar_points` and
+    `nuscenes_attributes`. The frame is the scene's, else `global`.
     """
     tables = {table: _table(path, table) for table in _TABLES}
     tables["visibility"] = _table(path, "visibility", optional=True)
