@@ -88,8 +88,8 @@ def few_drops(context: Context) -> Iterator[Outcome]:
         # A slow stream's ordinary interval is no silence.
         longest = max(limits.longest_gap_s, 5 * health["period_ns"] / 1e9)
         text = (
-            f"{health['dropped']} samples missing in {health['gaps']} gaps "
-            f"({fraction:.2%}), longest interval {gap:.3f} s"
+            f"{health['dropped']} samples missing ({fraction:.2%}) in {health['gaps']} gaps, "
+            f"{health['long_gaps']} of them over two periods; longest interval {gap:.3f} s"
         )
         over = fraction > limits.loss_fraction or gap > longest
         outcome = failed if over else passed
@@ -103,7 +103,12 @@ def no_drops(context: Context) -> Iterator[Outcome]:
     for name, facts in _streams(context):
         dropped = facts["sensor"].get("dropped")
         if dropped:
-            yield failed(f"{dropped} samples missing", name, value=dropped, limit=0)
+            health = facts["sensor"]
+            text = (
+                f"{dropped} samples missing in {health['gaps']} gaps, "
+                f"{health['long_gaps']} of them over two periods"
+            )
+            yield failed(text, name, value=dropped, limit=0)
         elif dropped == 0:
             yield passed("no gaps", name, value=0, limit=0)
 
@@ -147,7 +152,11 @@ def causal_latency(context: Context) -> Iterator[Outcome]:
         earliest = facts["latency"]["min_ns"] / 1e6
         if earliest < -limit:
             count = facts["latency"]["negative"]
-            text = f"{count} samples received up to {-earliest:.2f} ms before their stamp"
+            median = facts["latency"]["p50_ns"] / 1e6
+            text = (
+                f"{count} samples received up to {-earliest:.2f} ms before their stamp "
+                f"(median latency {median:+.2f} ms)"
+            )
             yield failed(text, name, value=round(earliest, 4), limit=-limit)
         else:
             yield passed("received after measured", name, value=round(earliest, 4), limit=-limit)
@@ -155,7 +164,7 @@ def causal_latency(context: Context) -> Iterator[Outcome]:
 
 @check("TIM008", title="Latency is low", severity=Severity.WARNING)
 def low_latency(context: Context) -> Iterator[Outcome]:
-    """Median of receive minus sensor time; a block of sound and a sweep are complete only one period
+    """Median of receive minus sensor time; a block of sound and a sweep end only one period
     after they begin, which is taken off. A large constant one is harmless when sensor stamps are
     used and fatal when receive stamps are; it also hints at two hosts with different clocks."""
     limit = context.limits.latency_ms
@@ -231,7 +240,8 @@ def one_epoch(context: Context) -> Iterator[Outcome]:
     for name, facts in _streams(context):
         if facts.get("other_epoch"):
             away = facts["latency"]["p50_ns"] / 1e9
-            text = f"header clock is {away:+.1f} s from the receive clock; placed by receive stamps"
+            placed = "receive" if facts.get("stamp_source") == "receive" else "header"
+            text = f"header clock is {away:+.1f} s from the receive clock; {placed} stamps are used"
             yield failed(text, name, value=round(away, 3), limit=0)
         elif "latency" in facts:
             yield passed("header clock is that of the episode", name)
@@ -312,7 +322,8 @@ def sweep_span(context: Context) -> Iterator[Outcome]:
     instead of straighten. Streams without point times are NOT_ASSESSED."""
     low, high = context.limits.sweep_span
     for name, stream in context.episode.streams.items():
-        if stream.kind is not Kind.SWEEP or len(stream) < 2:
+        # A planar scanner need not look all around, so only point clouds are judged.
+        if stream.kind is not Kind.SWEEP or len(stream) < 2 or "z" not in stream.fields:
             continue
         if "point_offset_ns" not in stream.fields:
             yield not_assessed("points carry no time, so sweeps cannot be deskewed", name)
@@ -325,7 +336,10 @@ def sweep_span(context: Context) -> Iterator[Outcome]:
             values = offsets.data if isinstance(offsets, Ragged) else offsets
             spans.append(float(np.ptp(values.astype(np.int64))) if len(values) else 0.0)
         ratio = float(np.median(spans)) / period if period > 0 else float("inf")
-        text = f"points span {np.median(spans) / 1e9:.3f} s of a period of {period / 1e9:.3f} s"
+        text = (
+            f"points span {np.median(spans) / 1e9:.3f} s ({max(spans) / 1e9:.3f} s at most) "
+            f"of a period of {period / 1e9:.3f} s"
+        )
         outcome = passed if low <= ratio <= high else failed
         yield outcome(text, name, value=round(ratio, 4), limit=high if ratio > high else low)
 
@@ -347,12 +361,15 @@ def declared_rate(context: Context) -> Iterator[Outcome]:
 @check("TIM019", title="Aligned samples belong to their tick", severity=Severity.INFO,
        clause=f"{GBZ} 6.2.5.2c4")  # fmt: skip
 def alignment(context: Context) -> Iterator[Outcome]:
-    """95th percentile of the residual stamp - tick per timeline and stream. A stream slower than
-    the timeline cannot meet one millisecond: the residual is a fact to know, not a defect."""
-    limit = context.limits.alignment_ms
+    """95th percentile of the residual |stamp - tick| per timeline and stream. One millisecond is
+    asked for where a stream is that fast; a slower one can be no nearer than its own period, so it
+    fails only beyond that: where ticks find stale samples."""
+    periods = {n: f["sensor"]["period_ns"] / 1e6 for n, f in _streams(context) if _steady(f)}
     for timeline in context.episode.timelines:
-        view = context.episode.aligned(timeline)
-        for name, residual in view.residual_ns.items():
+        for name, residual in context.episode.aligned(timeline).residual_ns.items():
+            if name not in periods:
+                continue  # latched and single messages belong to every tick
+            limit = max(context.limits.alignment_ms, 1.05 * periods[name])
             known = np.abs(residual[residual != NO_RESIDUAL])
             if not len(known):
                 yield not_assessed(f"{timeline}: no tick has a sample", name)
@@ -360,7 +377,34 @@ def alignment(context: Context) -> Iterator[Outcome]:
             p95 = float(np.percentile(known, 95)) / 1e6
             text = f"{timeline}: |residual| p95 is {p95:.3f} ms"
             outcome = failed if p95 > limit else passed
-            yield outcome(text, name, value=round(p95, 4), limit=limit)
+            yield outcome(text, name, value=round(p95, 4), limit=round(limit, 4))
+
+
+def _steady(facts: Facts) -> bool:
+    return bool(facts["sensor"]["periodic"]) and "period_ns" in facts["sensor"]
+
+
+@check("TIM020", title="Cameras and LiDARs fire together", severity=Severity.INFO,
+       clause=f"{GBZ} 6.2.5.2c4")  # fmt: skip
+def common_trigger(context: Context) -> Iterator[Outcome]:
+    """Largest distance between stamps of the same number, for cameras and LiDARs with as many
+    samples. Often a design (cameras fire when the beam passes), so it is told, not judged: what
+    moves must be compensated for that time."""
+    kinds = (Kind.IMAGE, Kind.SWEEP)
+    names = [n for n, s in context.episode.streams.items() if s.kind in kinds and len(s) >= 5]
+    names.sort(key=lambda n: context.episode.streams[n].kind is not Kind.SWEEP)
+    limit = context.limits.alignment_ms
+    for name in names[1:]:
+        first, stream = context.episode.streams[names[0]], context.episode.streams[name]
+        if len(first) != len(stream):
+            continue
+        apart = stream.stamp_ns - first.stamp_ns
+        worst = float(apart[np.argmax(np.abs(apart))]) / 1e6
+        if abs(worst) > 1.5 * float(np.median(np.diff(first.stamp_ns))) / 1e6:
+            continue  # the same number by chance
+        text = f"up to {worst:+.1f} ms from {names[0]} (median {np.median(apart) / 1e6:+.1f} ms)"
+        outcome = failed if abs(worst) > limit else passed
+        yield outcome(text, name, value=round(worst, 4), limit=limit)
 
 
 def _same_epoch(context: Context) -> Iterator[tuple[str, Facts]]:

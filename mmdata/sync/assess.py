@@ -73,10 +73,7 @@ def _stream_facts(episode: Episode, stream: Stream) -> tuple[StampHealth, dict[s
     if stream.receive_ns is not None and len(stream):
         receive = recorded_order(stream.receive_ns, stream.recorded)
         facts["receive"] = stamp_health(receive).to_dict()
-        if stream.source_ns is not None and stream.info.stamp_source != "receive":
-            facts["latency"] = latency_health(source, receive).to_dict()
-            facts |= _clock_facts(source, receive)
-        elif stream.source_ns is not None:
+        if stream.source_ns is not None:
             delay = latency_health(source, receive)
             facts["latency"] = delay.to_dict()
             facts["other_epoch"] = abs(delay.p50_ns) > OTHER_EPOCH_NS

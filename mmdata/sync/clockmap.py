@@ -49,6 +49,8 @@ class ClockFit:
     residual_p95_ns: float
     residual_max_ns: float
     n: int
+    early: int
+    """Points left out because they came far below the line (a host clock that was off a while)."""
     valid_from_ns: int
     valid_to_ns: int
     method: str = "lower_hull"
@@ -82,6 +84,7 @@ def fit_clock(device_ns: Stamps, host_ns: Stamps) -> ClockFit:
     base = int(delay.min())  # subtracting it keeps float64 exact for clocks of other epochs
     x = (device - reference).astype(np.float64)
     y = (delay - base).astype(np.float64)
+    x, y, early = _without_early(x, y)
     slope, level = _supporting_line(x, y)
     subset = np.array([_supporting_line(x[i::SUBSETS], y[i::SUBSETS]) for i in range(SUBSETS)])
     sigma = subset.std(axis=0, ddof=1) / np.sqrt(SUBSETS)
@@ -98,6 +101,7 @@ def fit_clock(device_ns: Stamps, host_ns: Stamps) -> ClockFit:
         residual_p95_ns=float(p95),
         residual_max_ns=float(residual.max()),
         n=len(device),
+        early=early,
         valid_from_ns=int(device[0]),
         valid_to_ns=int(device[-1]),
     )
@@ -141,6 +145,30 @@ def apply_windows(fits: Sequence[ClockFit], device_ns: Stamps) -> Stamps:
         since = (device[outside] - fit.reference_ns).astype(float)
         change[outside] = fit.offset_ns - base + since * fit.skew_ppm * 1e-6
     return np.asarray(device + base + np.rint(change).astype(np.int64))
+
+
+def _without_early(x: Floats, y: Floats) -> tuple[Floats, Floats, int]:
+    """Points without those that lie far below the level of their time; x ascending.
+
+    One-sided noise never goes below the line, so a few points that do would hold the hull alone.
+    The level is a line through the least delays of 32 windows, by the median of slopes (Theil-Sen).
+    """
+    parts = min(32, len(x) // 8)
+    edges = np.linspace(0, len(x), parts + 1).astype(int)[:-1]
+    lowest = np.minimum.reduceat(y, edges)
+    centre = np.add.reduceat(x, edges) / np.diff(np.r_[edges, len(x)])
+    i, j = np.triu_indices(parts, 1)
+    apart = centre[j] > centre[i]
+    slope = float(np.median((lowest[j] - lowest[i])[apart] / (centre[j] - centre[i])[apart]))
+    left = lowest - slope * centre
+    level = float(np.median(left))
+    spread = 1.4826 * float(np.median(np.abs(left - level)))
+    typical = float(np.median(y - slope * x)) - level
+    early = y - slope * x < level - max(10 * spread, 2 * typical, 1e5)
+    # Where many points are early it is the level that is wrong, and nothing may be left out.
+    if not early.any() or early.mean() > 0.05:
+        return x, y, 0
+    return x[~early], y[~early], int(early.sum())
 
 
 def _supporting_line(x: Floats, y: Floats) -> tuple[float, float]:

@@ -48,6 +48,8 @@ class StampHealth:
     periodic: bool
     gaps: int | None
     """Intervals > 1.5 periods (only where the stream has a period)."""
+    long_gaps: int | None
+    """Intervals > 2 periods, which no jitter explains."""
     longest_gap_ns: int
     dropped: int | None
     """Estimated number of samples missing inside the gaps."""
@@ -90,7 +92,7 @@ def stamp_health(stamp_ns: Stamps) -> StampHealth:
     if n < 2:
         only = int(stamps[0]) if n else None
         return StampHealth(
-            n, only, only, 0, 0, 0, None, None, False, None, 0, None, None, None, None, False
+            n, only, only, 0, 0, 0, None, None, False, None, None, 0, None, None, None, None, False
         )
     step = np.diff(stamps)
     backward = step < 0
@@ -116,6 +118,7 @@ def stamp_health(stamp_ns: Stamps) -> StampHealth:
             rate_hz=None,
             periodic=False,
             gaps=None,
+            long_gaps=None,
             dropped=None,
             jitter_std_ns=None,
             jitter_p95_ns=None,
@@ -124,11 +127,12 @@ def stamp_health(stamp_ns: Stamps) -> StampHealth:
     period = float(np.median(forward))
     deviation = np.abs(forward - period)
     periodic = float(np.median(deviation)) < APERIODIC_RATIO * period
-    gaps = dropped = None
+    gaps = long_gaps = dropped = None
     normal = deviation
     if periodic:
         long = forward > DROP_FACTOR * period
         gaps = int(np.count_nonzero(long))
+        long_gaps = int(np.count_nonzero(forward > 2 * period)) if gaps else 0
         if gaps:
             dropped = int(np.sum(np.rint(forward[long] / period) - 1))
             normal = deviation[~long]
@@ -140,6 +144,7 @@ def stamp_health(stamp_ns: Stamps) -> StampHealth:
         rate_hz=1e9 / period,
         periodic=periodic,
         gaps=gaps,
+        long_gaps=long_gaps,
         dropped=dropped,
         jitter_std_ns=float(np.sqrt(np.mean(normal * normal))),
         jitter_p95_ns=_percentile(normal, 95),
@@ -218,11 +223,16 @@ def _bursts(source: Stamps, receive: Stamps) -> int:
 def _latency_step(delay: Stamps) -> int | None:
     """Level change of the windowed minimum delay that stands out of its usual change."""
     windows = min(64, len(delay) // 20)
-    if windows < 4:
+    if windows < 6:
         return None
     parts = list(_split(delay, windows))
     floor = np.array([part.min() for part in parts], np.int64)
-    change = np.diff(floor)
+    # Levels of three windows on either side: an excursion that returns is no step.
+    trios = np.lib.stride_tricks.sliding_window_view(floor, 3)
+    level = np.median(trios, axis=1)
+    change = level[3:] - level[:-3]
+    if not len(change):
+        return None
     usual = float(np.median(np.abs(change - np.median(change))))
     worst = int(change[np.argmax(np.abs(change))])
     # A thousand samples of a window give its median well enough.

@@ -76,6 +76,15 @@ def test_windows_follow_an_oscillator_that_warms_up() -> None:
     assert np.abs(fit_clock(device, host).apply(device) - true).max() > 1_000_000
 
 
+def test_host_clock_that_is_off_for_a_while_does_not_hold_the_hull() -> None:
+    device, host = clocks(120, 30, 8)
+    host[2000:2040] -= np.linspace(50e6, 200e6, 40).astype(np.int64)
+    fit = fit_clock(device, host)
+    assert fit.early >= 38
+    assert fit.skew_ppm == pytest.approx(30, abs=2)
+    assert fit_clock(*clocks(120, 30, 8)).early == 0
+
+
 def test_too_little_is_refused() -> None:
     with pytest.raises(SyncError, match="16 stamps"):
         fit_clock(np.arange(10) * 10**9, np.arange(10) * 10**9)

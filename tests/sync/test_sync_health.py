@@ -116,6 +116,9 @@ def test_clock_that_is_set_shows_as_a_step() -> None:
     stepped = np.where(np.arange(3000) < 1500, source, source - 80_000_000)
     step = latency_health(stepped, receive).step_ns
     assert step == pytest.approx(80e6, abs=3e6)
+    excursion = receive.copy()
+    excursion[1500:1540] -= 150_000_000
+    assert latency_health(source, excursion).step_ns is None
 
 
 def test_recorded_order_undoes_the_sort() -> None:
