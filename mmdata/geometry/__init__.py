@@ -13,9 +13,11 @@ from mmdata.geometry.boxes import (
     points_in_box,
     project_box,
     project_box_bounds,
+    project_box_edges,
     project_polyline,
 )
 from mmdata.geometry.camera import CameraModel, LensModel
+from mmdata.geometry.linear import map_vectors
 from mmdata.geometry.pose import SE3, interpolate_poses
 from mmdata.geometry.quaternions import (
     quat_angle,
@@ -44,9 +46,11 @@ __all__ = [
     "box_corners",
     "clip_polygon",
     "interpolate_poses",
+    "map_vectors",
     "points_in_box",
     "project_box",
     "project_box_bounds",
+    "project_box_edges",
     "project_polyline",
     "quat_angle",
     "quat_conjugate",

@@ -12,6 +12,7 @@ from mmdata.geometry.quaternions import Floats, quat_conjugate, quat_rotate
 
 NEAR_M = 0.1
 _BISECTIONS = 40
+_BLOCK = 512
 
 _SIGNS = np.array([[x, y, z] for z in (-1, 1) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))])
 BOX_EDGES = np.array(
@@ -117,15 +118,34 @@ def project_box_bounds(
         seen (B,), whether any part projects at all.
     """
     corners = np.asarray(corners, dtype=np.float64)
+    bounds = np.empty((len(corners), 4))
+    # In blocks, so that a million boxes need no more memory than a thousand.
+    for first in range(0, len(corners), _BLOCK):
+        block = corners[first : first + _BLOCK]
+        pixels, visible = project_box_edges(camera, block, near_m=near_m, samples=samples)
+        mask = visible[..., None]
+        low = np.where(mask, pixels, np.inf).min(axis=(1, 2))
+        high = np.where(mask, pixels, -np.inf).max(axis=(1, 2))
+        bounds[first : first + _BLOCK] = np.concatenate([low, high], axis=1)
+    seen = np.asarray(np.isfinite(bounds).all(axis=1))
+    return np.where(seen[:, None], bounds, np.nan), seen
+
+
+def project_box_edges(
+    camera: CameraModel, corners: npt.ArrayLike, *, near_m: float = NEAR_M, samples: int = 8
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Edges of many boxes (B, 8, 3), cut to what the camera can see.
+
+    Returns:
+        pixels (B, 12, samples, 2) along each edge of BOX_EDGES, NaN where unseen; seen
+        (B, 12, samples).
+    """
+    corners = np.asarray(corners, dtype=np.float64)
     start = corners[:, BOX_EDGES[:, 0]].reshape(-1, 3)
     end = corners[:, BOX_EDGES[:, 1]].reshape(-1, 3)
     pixels, visible = _project_segments(camera, start, end, near_m, samples)
-    pixels = pixels.reshape(len(corners), -1, 2)
-    mask = visible.reshape(len(corners), -1, 1)
-    low = np.where(mask, pixels, np.inf).min(axis=1)
-    high = np.where(mask, pixels, -np.inf).max(axis=1)
-    seen = np.asarray(mask.any(axis=(1, 2)))
-    return np.where(seen[:, None], np.concatenate([low, high], axis=1), np.nan), seen
+    shape = (len(corners), len(BOX_EDGES), samples)
+    return pixels.reshape(*shape, 2), visible.reshape(shape)
 
 
 def clip_polygon(polygon: npt.ArrayLike, width: int, height: int) -> Floats:
@@ -176,7 +196,7 @@ def _project_segments(
 
     steps = np.linspace(0.0, 1.0, samples)
     t = first[:, None] + steps * (last - first)[:, None]
-    valid = camera.project(at(t))[1] & (last >= first)[:, None]
+    valid = camera.sees(at(t)) & (last >= first)[:, None]
     some = np.asarray(valid.any(axis=1))
     partly = some & ~valid.all(axis=1)
     if partly.any():
@@ -188,7 +208,7 @@ def _project_segments(
             for _ in range(_BISECTIONS):
                 middle = 0.5 * (inside + outside)
                 point = start[rows] + middle[:, None] * direction[rows]
-                seen = camera.project(point)[1]
+                seen = camera.sees(point)
                 inside, outside = np.where(seen, middle, inside), np.where(seen, outside, middle)
             (first if outward < 0 else last)[rows] = inside
         t = first[:, None] + steps * (last - first)[:, None]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmdata.geometry.linear import map_vectors
 from mmdata.geometry.quaternions import Floats
 
 MIN_DEPTH_M = 1e-6
@@ -87,16 +88,28 @@ class CameraModel:
             lens model's range. Pixels may lie outside the image, see :meth:`contains`.
         """
         points = np.asarray(points, dtype=np.float64)
+        valid = self.sees(points)
         if self.model is LensModel.FISHEYE:
-            distorted, valid = self._distort_fisheye(points)
+            distorted = self._distort_fisheye(points, valid)
         else:
-            z = points[..., 2]
-            valid = z > MIN_DEPTH_M
-            flat = points[..., :2] / np.where(valid, z, 1.0)[..., None]
-            valid = valid & (np.sum(flat * flat, axis=-1) < self._max_radius_squared)
-            distorted = self._distort(np.where(valid[..., None], flat, 0.0))[0]
-        uv = distorted @ self.K[:2, :2].T + self.K[:2, 2]
+            flat = points[..., :2] / np.where(valid, points[..., 2], 1.0)[..., None]
+            distorted = self._distort(np.where(valid[..., None], flat, 0.0))
+        uv = map_vectors(self.K[:2, :2], distorted) + self.K[:2, 2]
         return np.where(valid[..., None], uv, np.nan), valid
+
+    def sees(self, points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether points (..., 3) of the camera frame lie in the lens model's range, (...)."""
+        points = np.asarray(points, dtype=np.float64)
+        x, y, z = points[..., 0], points[..., 1], points[..., 2]
+        if self.model is LensModel.FISHEYE:
+            radius = np.hypot(x, y)
+            theta = np.arctan2(radius, z)
+            return np.asarray(
+                (theta < self._fisheye[1]) & np.isfinite(radius) & ((radius > 0) | (z > 0))
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            in_range = x * x + y * y < self._max_radius_squared * z * z
+        return np.asarray((z > MIN_DEPTH_M) & in_range)
 
     def unproject(self, uv: npt.ArrayLike) -> Floats:
         """Unit rays (..., 3) in the camera frame through pixels (..., 2).
@@ -104,7 +117,7 @@ class CameraModel:
         NaN where no ray of the lens model's range meets the pixel.
         """
         uv = np.asarray(uv, dtype=np.float64)
-        target = (uv - self.K[:2, 2]) @ np.linalg.inv(self.K[:2, :2]).T
+        target = map_vectors(np.linalg.inv(self.K[:2, :2]), uv - self.K[:2, 2])
         if self.model is LensModel.FISHEYE:
             return self._undistort_fisheye(target)
         flat = target if self.model is LensModel.PINHOLE else self._undistort(target)
@@ -156,41 +169,47 @@ class CameraModel:
         )
         return min(_first_positive_root(slope), _first_positive_root(d))
 
-    def _distort(self, flat: Floats) -> tuple[Floats, Floats]:
-        """Distorted normalised coordinates (..., 2) and their Jacobians (..., 2, 2)."""
+    def _distort(self, flat: Floats) -> Floats:
+        """Distorted normalised coordinates (..., 2)."""
         if self.model is LensModel.PINHOLE:
-            return flat, np.broadcast_to(np.eye(2), (*flat.shape, 2))
+            return flat
         n, d, p1, p2 = self._brown
+        P = np.polynomial.polynomial
         x, y = flat[..., 0], flat[..., 1]
         s = x * x + y * y
-        P = np.polynomial.polynomial
-        top, bottom = P.polyval(s, n), P.polyval(s, d)
-        radial = top / bottom
-        # Derivative of the radial factor by s.
-        slope = (P.polyval(s, P.polyder(n)) - radial * P.polyval(s, P.polyder(d))) / bottom
-        out = np.stack(
+        radial = P.polyval(s, n) / P.polyval(s, d)
+        return np.stack(
             [
                 x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x),
                 y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y,
             ],
             axis=-1,
         )
+
+    def _jacobian(self, flat: Floats) -> Floats:
+        """Derivatives (..., 2, 2) of the distorted by the undistorted coordinates."""
+        n, d, p1, p2 = self._brown
+        P = np.polynomial.polynomial
+        x, y = flat[..., 0], flat[..., 1]
+        s = x * x + y * y
+        bottom = P.polyval(s, d)
+        radial = P.polyval(s, n) / bottom
+        # Derivative of the radial factor by s.
+        slope = (P.polyval(s, P.polyder(n)) - radial * P.polyval(s, P.polyder(d))) / bottom
         cross = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
-        jacobian = np.stack(
+        return np.stack(
             [
                 np.stack([radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x, cross], axis=-1),
                 np.stack([cross, radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x], axis=-1),
             ],
             axis=-2,
         )
-        return out, jacobian
 
     def _undistort(self, target: Floats) -> Floats:
         """Newton's method; steps are kept within the range where the model is one to one."""
         flat = _shrink(target, 0.999 * np.sqrt(self._max_radius_squared))
         for _ in range(_NEWTON_STEPS):
-            value, jacobian = self._distort(flat)
-            error = value - target
+            error, jacobian = self._distort(flat) - target, self._jacobian(flat)
             determinant = np.linalg.det(jacobian)
             safe = np.where(np.abs(determinant) > 1e-12, determinant, 1.0)
             a, b, c, d = (jacobian[..., i, j] for i in (0, 1) for j in (0, 1))
@@ -202,7 +221,7 @@ class CameraModel:
             flat = _shrink(flat - _shrink(step, 0.5), np.sqrt(self._max_radius_squared))
             if np.nanmax(np.abs(step), initial=0.0) < 1e-14:
                 break
-        error = np.abs(self._distort(flat)[0] - target).max(axis=-1, keepdims=True)
+        error = np.abs(self._distort(flat) - target).max(axis=-1, keepdims=True)
         return np.where(error < 1e-10, flat, np.nan)
 
     # Fisheye ------------------------------------------------------------------------------
@@ -216,15 +235,13 @@ class CameraModel:
         slope = np.array([1.0, 3.0, 5.0, 7.0, 9.0]) * polynomial[1::2]
         return polynomial, min(np.pi, np.sqrt(_first_positive_root(slope)))
 
-    def _distort_fisheye(self, points: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        polynomial, max_theta = self._fisheye
+    def _distort_fisheye(self, points: Floats, valid: npt.NDArray[np.bool_]) -> Floats:
         radius = np.hypot(points[..., 0], points[..., 1])
-        theta = np.arctan2(radius, points[..., 2])
-        valid = (theta < max_theta) & np.isfinite(radius) & ((radius > 0) | (points[..., 2] > 0))
-        theta_d = np.polynomial.polynomial.polyval(np.where(valid, theta, 0.0), polynomial)
+        theta = np.where(valid, np.arctan2(radius, points[..., 2]), 0.0)
+        theta_d = np.polynomial.polynomial.polyval(theta, self._fisheye[0])
         # On the axis theta_d / radius tends to 1 / z, times a radius of zero.
         scale = theta_d / np.where(radius > 0, radius, 1.0)
-        return points[..., :2] * scale[..., None], valid
+        return np.asarray(points[..., :2] * scale[..., None])
 
     def _undistort_fisheye(self, target: Floats) -> Floats:
         P = np.polynomial.polynomial

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from mmdata.geometry.linear import map_vectors
 from mmdata.geometry.quaternions import (
     Floats,
     quat_conjugate,
@@ -119,7 +120,7 @@ class SE3:
 
     def apply(self, points: npt.ArrayLike) -> Floats:
         """Points (..., 3) moved from b's frame into a's."""
-        return np.asarray(np.asarray(points, dtype=np.float64) @ self.rotation.T + self.translation)
+        return map_vectors(self.rotation, points) + self.translation
 
     def is_close(self, other: SE3, *, atol_m: float = 1e-9, atol_rad: float = 1e-9) -> bool:
         """Whether both transforms agree within a distance and an angle."""

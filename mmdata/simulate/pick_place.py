@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.geometry import SE3
+from mmdata.geometry import SE3, map_vectors
 from mmdata.simulate import arm, signals
 from mmdata.simulate.episode import SimEpisode, SimStream, arrive, make_stream
 from mmdata.simulate.faults import StreamFaults, inject
@@ -153,7 +153,7 @@ class _Builder:
         rays = model.unproject(np.stack([u, v], axis=-1).reshape(-1, 2))
         position, orientation = self.world.sensor_pose(sensor, np.zeros(1))
         pose = SE3.from_quaternion(orientation[0], position[0])
-        world_rays = rays @ pose.rotation.T
+        world_rays = map_vectors(pose.rotation, rays)
         still = cast(pose.translation, world_rays, (), self.world.panels).distance
         solids = self.world.solids(t)
         out = np.zeros((len(t), model.height, model.width), np.uint16)

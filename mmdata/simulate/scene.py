@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmdata.geometry import map_vectors
+
 Floats = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]
 
@@ -92,13 +94,15 @@ def cast(
         rows = rows[closer]
         best[rows], surface[rows], cosine[rows] = distance[closer], index, facing[closer]
     for index, panel in enumerate(panels, start=len(solids)):
-        slope = d @ panel.normal
-        away = (panel.center - o) @ panel.normal
-        distance = away / np.where(np.abs(slope) > 1e-9, slope, np.nan)
-        point = o + np.where(np.isfinite(distance), distance, 0.0)[:, None] * d - panel.center
-        inside = (np.abs(point @ panel.half_u) <= panel.half_u @ panel.half_u) & (
-            np.abs(point @ panel.half_v) <= panel.half_v @ panel.half_v
-        )
+        u, v = (h / (h @ h) for h in (panel.half_u, panel.half_v))
+        axes = np.stack([panel.normal, u, v])
+        slope, along_u, along_v = map_vectors(axes, d).T
+        height, from_u, from_v = map_vectors(axes, o - panel.center).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = -height / slope
+            inside = (np.abs(from_u + distance * along_u) <= 1) & (
+                np.abs(from_v + distance * along_v) <= 1
+            )
         closer = inside & (distance > 1e-6) & (distance < best)
         best[closer], surface[closer] = distance[closer], index
         cosine[closer] = np.abs(slope[closer])
