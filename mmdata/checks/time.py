@@ -196,7 +196,7 @@ def steady_latency(context: Context) -> Iterator[Outcome]:
         yield outcome(text, name, value=round(tail, 4), limit=limit)
 
 
-@check("TIM010", title="No clock was set during the recording", severity=Severity.ERROR)
+@check("TIM010", title="No clock was set during the recording", severity=Severity.WARNING)
 def no_latency_step(context: Context) -> Iterator[Outcome]:
     """The least latency per window jumps where a clock was set (NTP, PTP, a restart). One offset
     cannot mend such a stream: split it there, or use receive stamps."""

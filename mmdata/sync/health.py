@@ -227,14 +227,15 @@ def _latency_step(delay: Stamps) -> int | None:
         return None
     parts = list(_split(delay, windows))
     floor = np.array([part.min() for part in parts], np.int64)
-    # Levels of three windows on either side: an excursion that returns is no step.
-    trios = np.lib.stride_tricks.sliding_window_view(floor, 3)
-    level = np.median(trios, axis=1)
-    change = level[3:] - level[:-3]
-    if not len(change):
-        return None
-    usual = float(np.median(np.abs(change - np.median(change))))
-    worst = int(change[np.argmax(np.abs(change))])
+    # A step changes the level of all that follows, at once: an excursion returns, skew is gradual.
+    cuts = range(3, windows - 2)
+    lasting = np.array([np.median(floor[i:]) - np.median(floor[:i]) for i in cuts])
+    sudden = np.array([np.median(floor[i : i + 3]) - np.median(floor[i - 3 : i]) for i in cuts])
+    change = np.where(lasting * sudden > 0, np.minimum(np.abs(lasting), np.abs(sudden)), 0.0)
+    at = int(np.argmax(change))
+    worst = round(float(np.copysign(change[at], lasting[at])))
+    steps = np.diff(floor)
+    usual = float(np.median(np.abs(steps - np.median(steps))))
     # A thousand samples of a window give its median well enough.
     middle = np.array([np.median(part[:: max(1, len(part) // 1000)]) for part in parts])
     spread = float(np.median(middle - floor))
