@@ -13,4 +13,5 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("robomind", "mmdata_converters.robomind:RoboMindConverter"),
     Entry("comma2k19", "mmdata_converters.comma2k19:Comma2k19Converter"),
     Entry("rlds", "mmdata_converters.rlds:RldsConverter"),
+    Entry("folder", "mmdata_converters.folder:FolderConverter"),
 )

@@ -432,14 +432,24 @@ def row_stamps(n: int, rate_hz: float) -> Stamps:
     return stamps
 
 
-def seconds_to_ns(seconds: Array) -> Stamps:
-    """(n,) float seconds to nanoseconds; exact to the float's own resolution."""
-    values: NDArray[np.float64] = np.asarray(seconds, np.float64)
-    if not np.isfinite(values).all() or (np.abs(values) > 9e9).any():
-        raise ConversionError("stamps in seconds that are not finite or out of range")
+def seconds_to_ns(seconds: Array, factor: int = 1_000_000_000) -> Stamps:
+    """(n,) numbers to nanoseconds, exact to their own resolution. factor: nanoseconds of a unit.
+
+    Raises ConversionError for numbers that are no stamps.
+    """
+    if seconds.dtype.kind not in "iuf":
+        raise ConversionError(f"stamps of type {seconds.dtype} are no numbers")
+    limit = 9.2e18 / factor
+    values: NDArray[np.float64] = seconds.astype(np.float64)
+    if not np.isfinite(values).all() or (np.abs(values) > limit).any():
+        raise ConversionError("stamps that are not finite or out of range")
+    stamps: Stamps
+    if seconds.dtype.kind in "iu":
+        stamps = seconds.astype(np.int64) * factor
+        return stamps
     whole = np.floor(values)
-    nanoseconds = np.rint((values - whole) * 1e9).astype(np.int64)
-    stamps: Stamps = np.add(whole.astype(np.int64) * 1_000_000_000, nanoseconds, dtype=np.int64)
+    nanoseconds = np.rint((values - whole) * factor).astype(np.int64)
+    stamps = whole.astype(np.int64) * factor + nanoseconds
     return stamps
 
 
