@@ -124,7 +124,7 @@ def yaw_difference_rad(a: Box3D, b: Box3D) -> float:
 
 
 def match_boxes(
-    a: Sequence[Box3D] | Sequence[Box2D], b: Sequence[Box3D] | Sequence[Box2D], min_iou: float
+    a: Sequence[Box2D | Box3D], b: Sequence[Box2D | Box3D], min_iou: float
 ) -> list[tuple[int, int, float]]:
     """One-to-one (index in a, index in b, IoU) of boxes at one instant: largest total IoU."""
     iou = np.zeros((len(a), len(b)))
