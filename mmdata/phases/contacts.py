@@ -272,7 +272,7 @@ def tool_contacts(
     """Contacts of tool or held object with the world: compensated force above its local floor.
 
     The held load is taken off as the median force of each stretch between grasp changes, so
-    carrying is not contact. Bursts within 120 ms of a grasp change belong to the grasp.
+    carrying is not contact, unless contact is most of the stretch. Bursts within 120 ms of a grasp change belong to the grasp.
     """
     if motion.force is None:
         return []
@@ -281,14 +281,20 @@ def tool_contacts(
     cuts = sorted(
         {0, grid.n, *(int(t / grid.step_s) for c in grasps for t in (c.start_s, c.end_s))}
     )
+    # An episode starts in free motion; where most of a stretch differs strongly from that, the
+    # stretch is contact rather than the weight of what is carried.
+    free = np.median(force[: grid.steps(0.5)], axis=0)
+    noise = float(np.linalg.norm([robust_sigma(np.diff(f)) for f in motion.force.T]))
+    strong = max(0.4 * float(np.percentile(np.linalg.norm(force - free, axis=1), 99)), 15 * noise)
     left = np.empty(grid.n)
     for a, b in itertools.pairwise(cuts):
         if b > a:
-            rest = force[a:b] - np.median(force[a:b], axis=0)
-            left[a:b] = np.linalg.norm(rest, axis=1)
+            level = np.median(force[a:b], axis=0)
+            level = free if np.linalg.norm(level - free) > strong else level
+            left[a:b] = np.linalg.norm(force[a:b] - level, axis=1)
     for c in cuts[1:-1]:
         near[max(0, c - grid.steps(0.12)) : c + grid.steps(0.12)] = True
-    sigma = max(float(np.median(left)), 1e-9)
+    sigma = max(1.25 * float(np.percentile(left, 30)), 1e-9)  # about the median of free motion
     top = float(np.percentile(left, 99))
     threshold = max(settings.contact_sigmas * sigma, 0.2 * top)
     found = []

@@ -38,19 +38,28 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Phases, and how well the grammar explains the facts: nats per fact, log(1/2) is chance."""
+    """Phases, and how well the grammar explains the facts it speaks of: nats per fact, log(1/2) is
+    chance. `fit_all` counts all facts, so that grammars which speak of different ones compare.
+    """
 
     segments: tuple[Segment, ...]
     fit: float
     grammar: str | None
+    fit_all: float = float("nan")
 
 
 def emission_rates(evidence: Evidence, grammar: Grammar) -> tuple[Floats, Floats]:
-    """(n, S) log-likelihood per instant of each state, and (n,) weight of the facts there."""
+    """(n, S) log-likelihood per instant of each state, and (n,) weight of the facts there.
+
+    Facts of which the grammar says nothing are left out: they add the same to every path.
+    """
     n = evidence.grid.n
     out = np.zeros((n, len(grammar.states)))
     weight = np.zeros(n)
+    spoken = {name for state in grammar.states.values() for name in state.expect}
     for name, (value, matters) in evidence.facts.items():
+        if name not in spoken:
+            continue
         weight += matters
         p = np.array([s.expect.get(name, 0.5) for s in grammar.states.values()])
         p = np.clip(p, 0.01, 0.99)
@@ -125,7 +134,10 @@ def decode_grammar(
         segments.append(
             Segment(grammar.label(names[stay.state]), start, end, stay.posterior, marks)
         )
-    return Decoded(tuple(segments), explained / max(float(weight.sum()), 1e-9), grammar.name)
+    known = max(float(weight.sum()), 1e-9)
+    every = max(float(sum(matters.sum() for _, matters in evidence.facts.values())), 1e-9)
+    guessed = explained + np.log(0.5) * (every - known)
+    return Decoded(tuple(segments), explained / known, grammar.name, guessed / every)
 
 
 def marks_at(seen: dict[str, Floats], k: int) -> tuple[str, ...]:
@@ -165,14 +177,19 @@ def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
         mine = [i for i in evidence.instants if (i.kind, i.effector) == (kind, effector)]
         near_by = strengths(mine, kind, grid.seconds, settings.boundary_sigma_s)
         score += WORTH.get(kind, 0.5) * near_by
+    # Two arms do twice as much without there being twice as many phases.
+    score /= np.sqrt(max(1, len({effector for _, effector in kinds})))
     peaks, _ = find_peaks(
         score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
     )
+    instants = sorted(evidence.instants, key=lambda x: x.seconds)
+    times = np.array([x.seconds for x in instants])
     cuts, sure = [0.0], [1.0]
     why: list[tuple[str, ...]] = [("episode start",)]
     for i in peaks.tolist():
         at = i * grid.step_s
-        near = [x for x in evidence.instants if abs(x.seconds - at) < settings.merge_s]
+        first, last = np.searchsorted(times, [at - settings.merge_s, at + settings.merge_s])
+        near = instants[first:last]
         if not near or at < settings.unnamed_min_s or at > end - settings.unnamed_min_s:
             continue
         lead = max(near, key=lambda x: WORTH.get(x.kind, 0.5) * x.strength)

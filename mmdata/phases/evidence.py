@@ -207,8 +207,10 @@ def strengths(instants: Sequence[Instant], kind: str, at: Floats, sigma_s: float
     base = np.searchsorted(times, at)
     for shift in range(-3, 3):
         j = np.clip(base + shift, 0, len(times) - 1)
-        near = strong[j] * np.exp(-0.5 * ((at - times[j]) / sigma_s) ** 2)
-        np.maximum(out, near, out=out)
+        away = np.abs(at - times[j]) / sigma_s
+        some = np.flatnonzero(away < 4.0)
+        faded = strong[j[some]] * np.exp(-0.5 * away[some] ** 2)
+        out[some] = np.maximum(out[some], faded)
     return out
 
 

@@ -34,6 +34,8 @@ FIT_NEEDED = -0.45
 """Nats per fact a grammar must reach to be used unasked; guessing gives -0.69."""
 WORDS_BONUS = 0.05
 """What a word of the task's description is worth when grammars compete, in nats per fact."""
+TRIAL_S = 600.0
+"""Grammars compete over this much of an episode."""
 WALKING_M_S = 3.0
 """A base that never exceeds this is taken for a robot rather than a road vehicle."""
 
@@ -226,9 +228,10 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
             continue
         if grammar.domain == "base" and (grammar.name == "driving") != _fast(analysis):
             continue
-        fit = decode_grammar(evidence, grammar, settings, confident=False).fit
+        found = decode_grammar(_beginning(evidence), grammar, settings, confident=False)
+        fit = found.fit
         bonus = WORDS_BONUS if any(w in words for w in grammar.words) else 0.0
-        tried.append((fit + bonus, fit, grammar, evidence))
+        tried.append((found.fit_all + bonus, fit, grammar, evidence))
     if tried:
         _, fit, best, evidence = max(tried, key=lambda t: t[0])
         if fit >= FIT_NEEDED:
@@ -237,6 +240,20 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
     else:
         notes.append("no grammar applies to the signals there are")
     return decode_unnamed(_everything(analysis), settings), notes
+
+
+def _beginning(evidence: Evidence) -> Evidence:
+    """The first ten minutes, which are enough to choose a grammar by."""
+    grid = evidence.grid
+    n = min(grid.n, grid.steps(TRIAL_S))
+    if n == grid.n:
+        return evidence
+    end = n * grid.step_s
+    return Evidence(
+        Grid(grid.start_ns, grid.step_ns, n),
+        {name: (value[:n], weight[:n]) for name, (value, weight) in evidence.facts.items()},
+        [i for i in evidence.instants if i.seconds < end],
+    )
 
 
 def _fast(analysis: Analysis) -> bool:

@@ -44,7 +44,7 @@ class Settings:
     """Time after which two moments count as independent evidence for a label."""
     boundary_sigma_s: float = 0.06
     """How far evidence reaches when several kinds are fused into one boundary score."""
-    unnamed_threshold: float = 0.5
+    unnamed_threshold: float = 0.4
     """Least fused score of a boundary where no grammar is used."""
     unnamed_min_s: float = 0.4
     """Shortest segment where no grammar is used."""

@@ -20,7 +20,11 @@ from mmdata.phases.inputs import Audio, Base, Effector, Floats, Inputs, Series
 from mmdata.phases.kinematics import chain, forward, read_urdf
 from mmdata.streams import Kind, Ragged, Stream
 
-GRIP = re.compile(r"grip|finger|jaw|knuckle|claw|pinch|width|aperture")
+GRIP = re.compile(
+    r"grip|finger|jaw|knuckle|claw|pinch|width|aperture|thumb|pinky|hand_(ring|middle|index)"
+)
+#: Joints whose angle grows as the gripper closes.
+CLOSES = re.compile(r"knuckle|robotiq|2f_?(85|140)")
 ORDER = re.compile(r"command|cmd|target|desired|action|goal|setpoint|reference")
 LEADER = re.compile(r"leader|master|mtm|operator|vr_|controller_pose")
 NOT_HAND = re.compile(r"base|odom|camera|head|object|marker|obstacle|world|map|gps|imu|torso|tag")
@@ -32,10 +36,16 @@ SIDES = (
 )
 
 
+def plain(name: str) -> str:
+    """A name in lower case with the words of CamelCase kept apart."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
 def side_of(name: str, default: str = "arm") -> str:
     """left, right, or the default, from a stream's or channel's name."""
+    name = plain(name)
     for pattern, side in SIDES:
-        if pattern.search(name.lower()):
+        if pattern.search(name):
             return side
     return default
 
@@ -60,8 +70,8 @@ def read_inputs(
     """The inputs of an open episode; with a URDF also hand positions from joint angles."""
     finds = _Finds()
     streams: Mapping[str, Stream] = ep.streams
-    followers = [s for n, s in streams.items() if not LEADER.search(n.lower())]
-    leaders = [s for n, s in streams.items() if LEADER.search(n.lower())]
+    followers = [s for n, s in streams.items() if not LEADER.search(plain(n))]
+    leaders = [s for n, s in streams.items() if LEADER.search(plain(n))]
     _collect(followers, finds)
     if not finds.arms and leaders:
         finds.notes.append("only leader or master devices found: used as effectors")
@@ -99,7 +109,7 @@ def _collect(streams: Iterable[Stream], finds: _Finds) -> None:
     for stream in streams:
         if len(stream) < 4 or stream.kind not in (Kind.SIGNAL, Kind.TACTILE):
             continue
-        name = stream.name.lower()
+        name = plain(stream.name)
         if stream.kind is Kind.TACTILE or TOUCH.search(name):
             _touch(stream, finds)
         elif ORDER.search(name):
@@ -162,7 +172,7 @@ def _order(stream: Stream, finds: _Finds) -> None:
             if mine:
                 at = side if side != "arm" else side_of(stream.name)
                 finds.take(at, "command", _column(series, mine[0]))
-        if series.values.shape[1] == 1 and GRIP.search(stream.name.lower()):
+        if series.values.shape[1] == 1 and GRIP.search(plain(stream.name)):
             finds.take(side_of(stream.name), "command", _column(series, 0))
 
 
@@ -173,7 +183,7 @@ def _pose(stream: Stream, finds: _Finds) -> None:
     if "linear_velocity" in stream.fields:
         _odometry(stream, position, orientation, finds)
         return
-    if NOT_HAND.search(stream.name.lower()):
+    if NOT_HAND.search(plain(stream.name)):
         finds.notes.append(f"{stream.name}: a pose, but by its name not of a hand; not used")
         return
     side = side_of(stream.name)
@@ -201,7 +211,7 @@ def _speed(velocity: Series) -> Series:
 
 def _scalar_base(stream: Stream, finds: _Finds) -> bool:
     """Twists, wheel speeds, gyros and GNSS fixes of a vehicle or mobile base."""
-    name = stream.name.lower()
+    name = plain(stream.name)
     fields = set(stream.fields)
     if {"latitude", "longitude"} <= fields:
         lat, lon = _dense(stream, "latitude"), _dense(stream, "longitude")
@@ -219,7 +229,7 @@ def _scalar_base(stream: Stream, finds: _Finds) -> bool:
     if "angular_velocity" in fields:
         rate = _dense(stream, "angular_velocity")
         if rate is not None and rate.values.shape[1] == 3:
-            finds.base.setdefault("yaw_rate", _column(rate, 2))
+            finds.base.setdefault("yaw_rate", _yaw_rate(stream, rate))
         return True
     only = _dense(stream, stream.fields[0]) if len(fields) == 1 else None
     if only is None or only.values.shape[1] != 1:
@@ -235,6 +245,18 @@ def _scalar_base(stream: Stream, finds: _Finds) -> bool:
             finds.base.setdefault(role, _column(only, 0))
             return True
     return False
+
+
+def _yaw_rate(stream: Stream, rate: Series) -> Series:
+    """Turning about the vertical, which gravity shows where the sensor also measures it; else z."""
+    felt = _dense(stream, "linear_acceleration") if "linear_acceleration" in stream.fields else None
+    if felt is not None and felt.values.shape[1] == 3:
+        up = np.nanmean(felt.values, axis=0)
+        size = float(np.linalg.norm(up))
+        if 8.0 < size < 11.5:
+            about = rate.values @ (up / size)
+            return Series(rate.stamp_ns, about, f"{rate.source} about gravity")
+    return _column(rate, 2)
 
 
 def _speed_of_fixes(lat: Series, lon: Series) -> Series:
@@ -257,7 +279,7 @@ def _channels(stream: Stream, name: str, series: Series) -> list[str]:
         named = tuple(stream.info.attrs["names"])
     if named is None or len(named) != series.values.shape[1]:
         return []
-    return [str(c).lower() for c in named]
+    return [plain(str(c)) for c in named]
 
 
 def _vector(stream: Stream, finds: _Finds) -> None:
@@ -327,6 +349,8 @@ def _triples(channels: list[str]) -> dict[str, list[int]]:
 def _width(series: Series, columns: list[int], channels: list[str]) -> Series:
     """One opening from one or several finger channels; opposite fingers are subtracted."""
     values = series.values[:, columns]
+    if all(CLOSES.search(channels[i]) for i in columns if i < len(channels)):
+        return Series(series.stamp_ns, -values.mean(axis=1), f"{series.source}[closing angle]")
     if len(columns) == 1:
         return _column(series, columns[0], f"[{channels[columns[0]]}]")
     first = values[:, 0] - values[:, 0].mean()
@@ -337,7 +361,7 @@ def _width(series: Series, columns: list[int], channels: list[str]) -> Series:
 
 def _unnamed(stream: Stream, series: Series, wide: int, home: str, finds: _Finds) -> None:
     """Vectors without channel names: by name and width of the vector, and noted."""
-    name = stream.name.lower()
+    name = plain(stream.name)
     if GRIP.search(name) and wide <= 2:
         finds.take(home, "width", _width(series, list(range(wide)), ["0", "1"]))
     elif wide == 3 and not NOT_PLACE.search(name) and not NOT_HAND.search(name):
