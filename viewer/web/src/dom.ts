@@ -1,0 +1,121 @@
+// Small helpers around the DOM. Text always goes in as text: episode files are not trusted.
+
+type Props = Record<string, unknown>;
+type Child = Node | string | null | undefined | false;
+
+export function h<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  props: Props = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key.startsWith("on") && typeof value === "function")
+      element.addEventListener(key.slice(2), value as EventListener);
+    else if (key === "class") element.className = String(value);
+    else if (key in element && !key.includes("-")) (element as unknown as Props)[key] = value;
+    else element.setAttribute(key, value === true ? "" : String(value));
+  }
+  element.append(...children.filter((c): c is Node | string => !!c));
+  return element;
+}
+
+export function clear(element: Element): void {
+  element.replaceChildren();
+}
+
+export interface Theme {
+  text: string;
+  dim: string;
+  faint: string;
+  panel: string;
+  line: string;
+  accent: string;
+  warn: string;
+  bad: string;
+  good: string;
+}
+
+let cached: Theme | null = null;
+
+// Colours of the current theme, for canvases.
+export function theme(): Theme {
+  if (!cached) {
+    const style = getComputedStyle(document.documentElement);
+    const get = (name: string) => style.getPropertyValue(`--${name}`).trim();
+    cached = {
+      text: get("text"),
+      dim: get("dim"),
+      faint: get("faint"),
+      panel: get("panel"),
+      line: get("line"),
+      accent: get("accent"),
+      warn: get("warn"),
+      bad: get("bad"),
+      good: get("good"),
+    };
+  }
+  return cached;
+}
+
+export function themeChanged(): void {
+  cached = null;
+}
+
+// Okabe and Ito's palette, readable with any colour vision; black is left out.
+const PALETTE = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#3D8BD4", "#D55E00", "#CC79A7"];
+const known = new Map<string, string>();
+
+// A colour per label, handed out in order of first use, so that few labels never share one.
+export function colourOf(label: string): string {
+  let colour = known.get(label);
+  if (!colour) {
+    colour = PALETTE[known.size % PALETTE.length];
+    known.set(label, colour);
+  }
+  return colour;
+}
+
+export function reserveColours(labels: Iterable<string>): void {
+  for (const label of labels) colourOf(label);
+}
+
+// Sizes a canvas to its box in device pixels; returns a context scaled to CSS pixels, or null while
+// the canvas is not laid out.
+export function fit(canvas: HTMLCanvasElement): CanvasRenderingContext2D | null {
+  const ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  if (!width || !height) return null;
+  const w = Math.round(width * ratio);
+  const hgt = Math.round(height * ratio);
+  if (canvas.width !== w || canvas.height !== hgt) {
+    canvas.width = w;
+    canvas.height = hgt;
+  }
+  const context = canvas.getContext("2d");
+  if (!context) return null;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return context;
+}
+
+export function seconds(t: number, digits = 3): string {
+  return (t / 1e9).toFixed(digits);
+}
+
+export function clockTime(t: number): string {
+  const s = Math.max(0, t) / 1e9;
+  const m = Math.floor(s / 60);
+  return `${String(m).padStart(2, "0")}:${(s - 60 * m).toFixed(3).padStart(6, "0")}`;
+}
+
+export function deviation(ns: number): string {
+  const ms = ns / 1e6;
+  const sign = ms > 0 ? "+" : ms < 0 ? "−" : "±";
+  const size = Math.abs(ms);
+  return size >= 10_000
+    ? `${sign}${(size / 1000).toFixed(1)} s`
+    : `${sign}${size.toFixed(size < 100 ? 1 : 0)} ms`;
+}

@@ -1,0 +1,288 @@
+// Layers on the page: shown at once, journalled on the server, taken back when it refuses.
+
+import { ApiError, type EpisodeApi, type Standing } from "./api";
+import type { Annotation, Change, LayerRow, Operation } from "./types";
+
+export interface LayerDoc {
+  name: string;
+  items: Map<string, Map<string, Annotation>>; // collection -> id -> annotation
+  review: { state: string; history?: unknown[] } | null;
+  standing: Standing;
+}
+
+interface Pending {
+  layer: string;
+  changes: Change[];
+  request: string;
+  base: number;
+  // Somebody else touched one of these annotations after this edit was made.
+  stale: boolean;
+}
+
+export interface Conflict {
+  layer: string;
+  message: string;
+  user: string;
+  mine: Change[];
+  theirs: { collection: string; id: string; theirs: Annotation | null }[];
+}
+
+const COLLECTIONS = ["phases", "events", "grasps", "tracks_3d", "boxes_3d", "captions", "comments"];
+
+export class Layers {
+  rows: LayerRow[] = [];
+  own = "";
+  active = "";
+  shown = new Set<string>();
+  docs = new Map<string, LayerDoc>();
+  saving: "saved" | "saving" | "offline" = "saved";
+  changed: () => void = () => {};
+  conflict: (conflict: Conflict) => void = () => {};
+  failed: (message: string) => void = () => {};
+  private queue: Pending[] = [];
+  private running: Promise<void> | null = null;
+  private readonly store: string;
+
+  constructor(private readonly api: EpisodeApi) {
+    this.store = `mmdata.pending.${api.manifest.key}.${api.api.user}`;
+  }
+
+  async load(): Promise<void> {
+    await this.refreshRows();
+    this.active = this.own;
+    await this.api.layer(this.active, "open", {});
+    await this.refreshRows();
+    for (const row of this.rows) if (!row.hidden && !row.problem) this.shown.add(row.name);
+    await Promise.all([...this.shown].map((name) => this.fetch(name)));
+    this.queue = JSON.parse(localStorage.getItem(this.store) ?? "[]");
+    if (this.queue.length) await this.flush();
+    this.changed();
+  }
+
+  async refreshRows(): Promise<void> {
+    const answer = await this.api.call<{ layers: LayerRow[]; own: string }>("layers");
+    this.rows = answer.layers;
+    this.own = answer.own;
+  }
+
+  async activate(name: string): Promise<void> {
+    await this.flush();
+    await this.api.layer(name, "open", {});
+    this.active = name;
+    this.shown.add(name);
+    await this.refreshRows();
+    await this.fetch(name);
+    this.changed();
+  }
+
+  async show(name: string, on: boolean): Promise<void> {
+    if (on) {
+      this.shown.add(name);
+      if (!this.docs.has(name)) await this.fetch(name);
+    } else this.shown.delete(name);
+    this.changed();
+  }
+
+  get document(): LayerDoc | undefined {
+    return this.docs.get(this.active);
+  }
+
+  all<T extends Annotation>(collection: string, layer?: string): { layer: string; item: T }[] {
+    const names = layer ? [layer] : [...this.shown];
+    return names.flatMap((name) =>
+      [...(this.docs.get(name)?.items.get(collection)?.values() ?? [])].map((item) => ({
+        layer: name,
+        item: item as T,
+      })),
+    );
+  }
+
+  get(layer: string, collection: string, id: string): Annotation | undefined {
+    return this.docs.get(layer)?.items.get(collection)?.get(id);
+  }
+
+  // Shows an annotation as it would be, without journalling; null takes the preview back.
+  preview(collection: string, id: string, annotation: Annotation | null): void {
+    this.previewed = annotation ? { collection, id, annotation } : null;
+    this.changed();
+  }
+
+  previewed: { collection: string; id: string; annotation: Annotation } | null = null;
+
+  edit(changes: Change[]): Promise<void> {
+    const doc = this.document;
+    if (!doc || !changes.length) return Promise.resolve();
+    this.previewed = null;
+    const request = `${this.api.api.user}-${Date.now().toString(36)}-${randomId()}`;
+    this.queue.push({
+      layer: this.active,
+      changes,
+      request,
+      base: doc.standing.revision,
+      stale: false,
+    });
+    this.remember();
+    for (const change of changes) put(doc, change);
+    this.changed();
+    return this.flush();
+  }
+
+  // Sends what is waiting, one after the other. Resolves when the journal has it all.
+  flush(): Promise<void> {
+    this.running ??= this.send().finally(() => {
+      this.running = null;
+    });
+    return this.running;
+  }
+
+  async undo(): Promise<Operation | null> {
+    return this.reverse("undo");
+  }
+
+  async redo(): Promise<Operation | null> {
+    return this.reverse("redo");
+  }
+
+  async act(action: string, body: Record<string, unknown>): Promise<any> {
+    await this.flush();
+    const base = this.document?.standing.revision ?? 0;
+    const answer = await this.api.layer(this.active, action, { base, ...body });
+    this.confirm(this.active, answer);
+    await this.refreshRows();
+    this.changed();
+    return answer;
+  }
+
+  // An operation somebody (perhaps this page) made.
+  async receive(layer: string, operation: Operation): Promise<void> {
+    const doc = this.docs.get(layer);
+    if (!doc) {
+      await this.refreshRows();
+      const row = this.rows.find((r) => r.name === layer);
+      if (row && !row.hidden && !row.problem) {
+        this.shown.add(layer);
+        await this.fetch(layer);
+      }
+      return this.changed();
+    }
+    if (operation.revision <= doc.standing.revision) return;
+    const own = this.queue.some((p) => p.request === operation.request);
+    if (own) return; // the answer to the request brings it
+    if (operation.revision > doc.standing.revision + 1 || operation.kind === "merge") {
+      await this.fetch(layer);
+      return this.changed();
+    }
+    for (const pending of this.queue)
+      if (pending.layer === layer)
+        pending.stale ||= pending.changes.some((c) => operation.items.some((i) => i.id === c.id));
+    const mine = new Set(this.queue.flatMap((p) => p.changes.map((c) => c.id)));
+    for (const item of operation.items)
+      if (!mine.has(item.id)) put(doc, item);
+    doc.standing.revision = operation.revision;
+    this.changed();
+  }
+
+  private async reverse(kind: "undo" | "redo"): Promise<Operation | null> {
+    await this.flush();
+    try {
+      const answer = await this.api.layer(this.active, kind, { request: `${kind}-${randomId()}` });
+      this.confirm(this.active, answer);
+      this.changed();
+      return answer.operation;
+    } catch (error) {
+      if (error instanceof ApiError) {
+        this.failed(error.message);
+        return null;
+      }
+      throw error;
+    }
+  }
+
+  private confirm(layer: string, answer: Standing & { operation: Operation }): void {
+    const doc = this.docs.get(layer);
+    if (!doc) return;
+    const waiting = new Set(
+      this.queue.slice(1).flatMap((p) => (p.layer === layer ? p.changes.map((c) => c.id) : [])),
+    );
+    for (const item of answer.operation.items) if (!waiting.has(item.id)) put(doc, item);
+    // Revisions in between that have not been told yet would be lost by counting on.
+    const { operation, ...standing } = answer;
+    if (operation.revision > doc.standing.revision + 1) void this.fetch(layer).then(this.changed);
+    doc.standing = standing;
+  }
+
+  private async send(): Promise<void> {
+    while (this.queue.length) {
+      const next = this.queue[0];
+      this.saving = "saving";
+      this.changed();
+      const doc = this.docs.get(next.layer);
+      const base = next.stale ? next.base : (doc?.standing.revision ?? next.base);
+      try {
+        const answer = await this.api.edit(next.layer, base, next.changes, next.request);
+        this.confirm(next.layer, answer);
+        this.queue.shift();
+        this.remember();
+      } catch (error) {
+        if (!(error instanceof ApiError)) {
+          // The server does not answer: keep everything and try again.
+          this.saving = "offline";
+          this.changed();
+          await new Promise((resolve) => setTimeout(resolve, 1000));
+          continue;
+        }
+        this.queue.shift();
+        const touched = new Set(next.changes.map((c) => c.id));
+        this.queue = this.queue.filter((p) => !p.changes.some((c) => touched.has(c.id)));
+        this.remember();
+        await this.fetch(next.layer);
+        if (error.status === 409)
+          this.conflict({
+            layer: next.layer,
+            message: error.message,
+            user: error.facts.user ?? "somebody",
+            mine: next.changes,
+            theirs: error.facts.conflicts ?? [],
+          });
+        else this.failed(error.message);
+      }
+    }
+    this.saving = "saved";
+    this.changed();
+  }
+
+  async fetch(name: string): Promise<void> {
+    const answer = await this.api.layer(name, "");
+    const { document, ...standing } = answer;
+    const items = new Map<string, Map<string, Annotation>>();
+    for (const collection of COLLECTIONS) {
+      const rows: Annotation[] = document[collection] ?? [];
+      items.set(collection, new Map(rows.map((row) => [row.id, row])));
+    }
+    const doc: LayerDoc = { name, items, review: document.review ?? null, standing };
+    for (const pending of this.queue)
+      if (pending.layer === name) for (const change of pending.changes) put(doc, change);
+    this.docs.set(name, doc);
+  }
+
+  private remember(): void {
+    if (this.queue.length) localStorage.setItem(this.store, JSON.stringify(this.queue));
+    else localStorage.removeItem(this.store);
+  }
+}
+
+function put(doc: LayerDoc, change: Change): void {
+  if (change.collection === "layer") {
+    if (change.id === "review") doc.review = change.after as unknown as LayerDoc["review"];
+    return;
+  }
+  let collection = doc.items.get(change.collection);
+  if (!collection) doc.items.set(change.collection, (collection = new Map()));
+  if (change.after) collection.set(change.id, change.after);
+  else collection.delete(change.id);
+}
+
+export function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return [...bytes].map((b) => b.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,118 @@
+// Editing phases and events: pure functions from the present layer to changes.
+
+import { randomId } from "./layers";
+import type { Session } from "./session";
+import type { Change, EventMark, Phase } from "./types";
+
+export const SHORTEST = 1_000_000;
+
+let changePoints: { stamp_ns: number; label: string }[] = [];
+export function setChangePoints(points: { stamp_ns: number; label: string }[]): void {
+  changePoints = points;
+}
+
+export function snap(session: Session, t: number, reach: number): number {
+  const own = session.layers.all<Phase>("phases").flatMap((p) => [p.item.start_ns, p.item.end_ns]);
+  const events = session.layers.all<EventMark>("events").map((e) => e.item.stamp_ns);
+  const selected = session.selected<Phase>("phases");
+  let best = t;
+  let distance = reach;
+  for (const at of [...changePoints.map((p) => p.stamp_ns), ...own, ...events, session.clock.t]) {
+    if (selected && (at === selected.start_ns || at === selected.end_ns)) continue;
+    if (Math.abs(at - t) < distance) [best, distance] = [at, Math.abs(at - t)];
+  }
+  if (distance < reach) return best;
+  const stamps = session.stamps.get(session.focus || session.cameraStreams()[0]?.name || "");
+  if (stamps?.length) {
+    const near = stamps.ns[stamps.nearest(t)];
+    if (Math.abs(near - t) <= stamps.period) return near;
+  }
+  return Math.round(t);
+}
+
+export function inTier(session: Session, tier: string): Phase[] {
+  return session.layers
+    .all<Phase>("phases", session.layers.active)
+    .map((p) => p.item)
+    .filter((p) => p.tier === tier)
+    .sort((a, b) => a.start_ns - b.start_ns);
+}
+
+export function labels(session: Session, tier: string): string[] {
+  const known = session.taxonomy.tiers.find((t) => t.name === tier)?.labels.map((l) => l.label) ?? [];
+  const used = inTier(session, tier).map((p) => p.label);
+  return [...new Set([...known, ...used])];
+}
+
+let lastLabel = new Map<string, string>();
+export const useLabel = (tier: string, label: string) => lastLabel.set(tier, label);
+
+export function newPhase(session: Session, tier: string, start: number, end: number, label?: string): Phase {
+  const chosen = label ?? lastLabel.get(tier) ?? labels(session, tier)[0] ?? "other";
+  return { id: `phase-${randomId()}`, tier, label: chosen, start_ns: Math.round(start), end_ns: Math.round(end) };
+}
+
+const put = (phase: Phase): Change => ({ collection: "phases", id: phase.id, after: phase });
+const drop = (phase: Phase): Change => ({ collection: "phases", id: phase.id, after: null });
+
+// Moves one end; `together` moves the neighbour that shares it, or is run into, along.
+export function moveEdge(session: Session, phase: Phase, edge: "start" | "end", t: number, together = true): Change[] {
+  t = Math.round(t);
+  const field = edge === "start" ? "start_ns" : "end_ns";
+  const other = edge === "start" ? "end_ns" : "start_ns";
+  const others = inTier(session, phase.tier).filter((p) => p.id !== phase.id);
+  const neighbour = together ? others.find((p) => p[other] === phase[field]) : undefined;
+  let [low, high] = edge === "start" ? [0, phase.end_ns - SHORTEST] : [phase.start_ns + SHORTEST, session.clock.duration];
+  if (neighbour) {
+    if (edge === "start") low = Math.max(low, neighbour.start_ns + SHORTEST);
+    else high = Math.min(high, neighbour.end_ns - SHORTEST);
+  } else {
+    // Without a shared end the neighbour is a wall: phases of a tier do not overlap.
+    for (const p of others) {
+      if (edge === "start" && p.end_ns <= phase.start_ns) low = Math.max(low, p.end_ns);
+      if (edge === "end" && p.start_ns >= phase.end_ns) high = Math.min(high, p.start_ns);
+    }
+  }
+  t = Math.min(Math.max(t, low), high);
+  if (t === phase[field]) return [];
+  const changes = [put({ ...phase, [field]: t })];
+  if (neighbour) changes.push(put({ ...neighbour, [other]: t }));
+  return changes;
+}
+
+export function movePhase(phase: Phase, start: number): Change[] {
+  const at = Math.max(0, Math.round(start));
+  if (at === phase.start_ns) return [];
+  return [put({ ...phase, start_ns: at, end_ns: at + phase.end_ns - phase.start_ns })];
+}
+
+export function splitAt(phase: Phase, t: number): Change[] {
+  if (t <= phase.start_ns + SHORTEST || t >= phase.end_ns - SHORTEST) return [];
+  const second = { ...phase, id: `phase-${randomId()}`, start_ns: Math.round(t) };
+  return [put({ ...phase, end_ns: Math.round(t) }), put(second)];
+}
+
+export function mergeNext(session: Session, phase: Phase): Change[] {
+  const list = inTier(session, phase.tier);
+  const next = list[list.findIndex((p) => p.id === phase.id) + 1];
+  return next ? [put({ ...phase, end_ns: next.end_ns }), drop(next)] : [];
+}
+
+// A phase laid over what is there: neighbours are cut back, swallowed ones go.
+export function paint(session: Session, phase: Phase): Change[] {
+  const changes: Change[] = [];
+  for (const p of inTier(session, phase.tier)) {
+    if (p.id === phase.id || p.end_ns <= phase.start_ns || p.start_ns >= phase.end_ns) continue;
+    const left = p.start_ns < phase.start_ns;
+    const right = p.end_ns > phase.end_ns;
+    if (left && right) {
+      changes.push(put({ ...p, end_ns: phase.start_ns }));
+      changes.push(put({ ...p, id: `phase-${randomId()}`, start_ns: phase.end_ns }));
+    } else if (left) changes.push(put({ ...p, end_ns: phase.start_ns }));
+    else if (right) changes.push(put({ ...p, start_ns: phase.end_ns }));
+    else changes.push(drop(p));
+  }
+  return [...changes, put(phase)];
+}
+
+export { drop, put };

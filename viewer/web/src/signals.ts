@@ -1,0 +1,254 @@
+// Plots of signals on the shared view, with the value at the cursor.
+
+import uPlot from "uplot";
+import { colourOf, deviation, h, theme } from "./dom";
+import { Series } from "./series";
+import type { Panel, Session } from "./session";
+import { GUTTER } from "./timeline";
+
+const MOST_SHOWN_CHANNELS = 12;
+const DEFAULT_PLOTS = 5;
+const CHANNEL_COLOURS = ["a", "b", "c", "d", "e", "f", "g"];
+
+interface Choice {
+  stream: string;
+  field: string;
+}
+
+class Plot {
+  readonly element: HTMLElement;
+  private readonly body: HTMLElement;
+  private readonly legend: HTMLElement;
+  private readonly line: HTMLElement;
+  private readonly series: Series;
+  private plot: uPlot | null = null;
+  private key = "";
+  private legendKey = "";
+  private readonly names: string[];
+
+  constructor(
+    private readonly session: Session,
+    readonly choice: Choice,
+  ) {
+    const info = session.stream(choice.stream)!.fields[choice.field];
+    this.series = new Series(session.api, choice.stream, choice.field, session.stamps.get(choice.stream)!);
+    const size = info.shape.reduce((a, b) => a * b, 1);
+    this.names = info.channels ?? (size === 3 ? ["x", "y", "z"] : size === 4 && choice.field === "orientation" ? ["qw", "qx", "qy", "qz"] : Array.from({ length: size }, (_, i) => String(i)));
+    this.legend = h("div", { class: "legend" });
+    this.line = h("div", { class: "cursor-line" });
+    this.body = h("div", { class: "plot-body" }, this.line);
+    const unit = info.unit ? ` (${info.unit})` : "";
+    this.element = h(
+      "div",
+      { class: "plot", "data-plot": `${choice.stream}.${choice.field}` },
+      h("div", { class: "plot-side" }, h("b", {}, choice.stream), h("span", {}, choice.field + unit), this.legend),
+      this.body,
+    );
+    this.body.addEventListener("pointerdown", (event) => this.scrub(event));
+    this.body.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        wheel(session, event, this.timeAt(event.clientX));
+      },
+      { passive: false },
+    );
+  }
+
+  private timeAt(clientX: number): number {
+    const box = this.body.getBoundingClientRect();
+    const [a, b] = this.session.clock.view;
+    return a + ((clientX - box.left) / box.width) * (b - a);
+  }
+
+  private scrub(event: PointerEvent): void {
+    this.body.setPointerCapture(event.pointerId);
+    this.session.clock.seek(this.timeAt(event.clientX));
+    const move = (e: PointerEvent) => this.session.clock.seek(this.timeAt(e.clientX));
+    const end = () => {
+      this.body.removeEventListener("pointermove", move);
+      this.body.removeEventListener("pointerup", end);
+    };
+    this.body.addEventListener("pointermove", move);
+    this.body.addEventListener("pointerup", end);
+  }
+
+  settled(): boolean {
+    return this.series.failed !== "" || (this.series.ready && this.series.complete);
+  }
+
+  update(): void {
+    const { clock } = this.session;
+    const width = this.body.clientWidth;
+    const height = this.body.clientHeight;
+    if (!width || !height) return;
+    if (this.series.failed) {
+      this.legend.textContent = this.series.failed;
+      this.series.complete = true;
+      return;
+    }
+    const [a, b] = clock.view;
+    const key = `${a} ${b} ${width} ${height} ${this.series.version} ${theme().text}`;
+    if (key !== this.key && this.series.ready) {
+      this.key = key;
+      this.draw(width, height);
+    }
+    const x = ((clock.t - a) / (b - a)) * width;
+    this.line.style.transform = `translateX(${x.toFixed(1)}px)`;
+    this.line.hidden = x < 0 || x > width;
+    this.values();
+  }
+
+  private draw(width: number, height: number): void {
+    const [a, b] = this.session.clock.view;
+    const { x, y } = this.series.window(a, b, width);
+    const shown = Math.min(this.series.channels, MOST_SHOWN_CHANNELS);
+    const data = [x, ...y.slice(0, shown)] as uPlot.AlignedData;
+    const colours = `${theme().dim} ${theme().line}`;
+    if (this.plot && this.plot.root.dataset.colours !== colours) {
+      this.plot.destroy();
+      this.plot = null;
+    }
+    if (!this.plot) {
+      const axis = { stroke: theme().dim, grid: { stroke: theme().line, width: 1 }, ticks: { show: false } };
+      this.plot = new uPlot(
+        {
+          width,
+          height,
+          padding: [4, 0, 2, 0],
+          legend: { show: false },
+          cursor: { show: false },
+          select: { show: false, left: 0, top: 0, width: 0, height: 0 },
+          scales: {
+            x: { time: false, range: () => this.session.clock.view.map((t) => t / 1e9) as [number, number] },
+          },
+          axes: [
+            { ...axis, show: false },
+            { ...axis, show: false },
+          ],
+          series: [
+            {},
+            ...Array.from({ length: shown }, (_, c) => ({
+              stroke: colourOf(`channel ${CHANNEL_COLOURS[c % CHANNEL_COLOURS.length]}`),
+              width: 1.25,
+              dash: c >= CHANNEL_COLOURS.length ? [4, 3] : undefined,
+              points: { show: false },
+            })),
+          ],
+        },
+        data,
+        this.body,
+      );
+      this.plot.root.dataset.colours = colours;
+    } else {
+      if (this.plot.width !== width || this.plot.height !== height) this.plot.setSize({ width, height });
+      this.plot.setData(data);
+    }
+  }
+
+  private values(): void {
+    const { clock } = this.session;
+    const i = this.series.stamps.nearest(clock.t);
+    // While playing, numbers that change sixty times a second cannot be read.
+    const key = `${i} ${this.series.version} ${clock.playing ? Math.floor(clock.t / 1e8) : clock.t}`;
+    if (key === this.legendKey) return;
+    this.legendKey = key;
+    const values = this.series.sample(i);
+    const off = i >= 0 ? deviation(this.series.stamps.ns[i] - clock.t) : "no sample";
+    const rows: Node[] = [h("span", { class: "delta" }, `Δ ${off}`)];
+    for (let c = 0; c < Math.min(this.series.channels, MOST_SHOWN_CHANNELS); c++) {
+      const row = h("span", { class: "value" }, `${this.names[c] ?? c} ${values ? values[c].toPrecision(4) : "…"}`);
+      row.style.color = colourOf(`channel ${CHANNEL_COLOURS[c % CHANNEL_COLOURS.length]}`);
+      rows.push(row);
+    }
+    if (this.series.channels > MOST_SHOWN_CHANNELS)
+      rows.push(h("span", {}, `+${this.series.channels - MOST_SHOWN_CHANNELS} more`));
+    this.legend.replaceChildren(...rows);
+  }
+
+  close(): void {
+    this.plot?.destroy();
+  }
+}
+
+// Wheel over anything on the shared time axis: zoom about the pointer, Shift or sideways pans.
+export function wheel(session: Session, event: WheelEvent, about: number): void {
+  const { clock } = session;
+  const [a, b] = clock.view;
+  const sideways = event.shiftKey ? event.deltaY : event.deltaX;
+  if (Math.abs(sideways) > Math.abs(event.shiftKey ? 0 : event.deltaY)) {
+    const by = (sideways / 800) * (b - a);
+    clock.setView(a + by, b + by);
+  } else clock.zoom(Math.exp(event.deltaY / 400), about);
+}
+
+export class SignalsPanel implements Panel {
+  readonly element: HTMLElement;
+  private plots: Plot[] = [];
+  private readonly list: HTMLElement;
+  private readonly choices: Choice[];
+
+  constructor(private readonly session: Session) {
+    this.choices = session.streams
+      .filter((s) => s.kind === "signal")
+      .flatMap((s) =>
+        Object.entries(s.fields)
+          .filter(([, f]) => !f.ragged && f.shape.reduce((a, b) => a * b, 1) <= 64)
+          .map(([field]) => ({ stream: s.name, field })),
+      );
+    this.list = h("div", { class: "plots" });
+    const picker = h("details", { class: "picker" }, h("summary", {}, "signals"));
+    const box = h("div", { class: "picker-list" });
+    for (const choice of this.choices) {
+      const key = `${choice.stream}.${choice.field}`;
+      box.append(
+        h(
+          "label",
+          {},
+          h("input", {
+            type: "checkbox",
+            checked: this.wanted().includes(key),
+            onchange: (event: Event) => this.toggle(key, (event.target as HTMLInputElement).checked),
+          }),
+          key,
+        ),
+      );
+    }
+    picker.append(box);
+    this.element = h("section", { class: "signals", "aria-label": "signals" }, picker, this.list);
+    this.element.style.setProperty("--gutter", `${GUTTER}px`);
+    if (!this.choices.length) this.list.append(h("p", { class: "empty" }, "no signals in this episode"));
+    this.rebuild();
+  }
+
+  private wanted(): string[] {
+    const saved = this.session.preferences.signals;
+    const all = this.choices.map((c) => `${c.stream}.${c.field}`);
+    const known = saved?.filter((key) => all.includes(key));
+    return known?.length ? known : all.slice(0, DEFAULT_PLOTS);
+  }
+
+  private toggle(key: string, on: boolean): void {
+    const wanted = this.wanted().filter((k) => k !== key);
+    this.session.preferences.signals = on ? [...wanted, key] : wanted;
+    this.session.touch();
+    this.rebuild();
+  }
+
+  private rebuild(): void {
+    for (const plot of this.plots) plot.close();
+    const wanted = this.wanted();
+    this.plots = this.choices
+      .filter((c) => wanted.includes(`${c.stream}.${c.field}`))
+      .map((choice) => new Plot(this.session, choice));
+    if (this.plots.length) this.list.replaceChildren(...this.plots.map((p) => p.element));
+  }
+
+  update(): void {
+    for (const plot of this.plots) plot.update();
+  }
+
+  settled(): boolean {
+    return this.plots.every((plot) => plot.settled());
+  }
+}

@@ -1,0 +1,492 @@
+// The timeline: ruler, phase tiers, events, findings, and per stream where it has samples, gaps and
+// what the sync ledger says. Drawn on one canvas; every action also has a key (see commands.ts).
+
+import { colourOf, fit, h, seconds, theme } from "./dom";
+import * as edit from "./phases";
+import type { Panel, Session } from "./session";
+import { wheel } from "./signals";
+import type { EventMark, Finding, Phase } from "./types";
+
+export const GUTTER = 132;
+const RULER = 22;
+const EDGE = 6;
+
+interface Lane {
+  kind: "tier" | "events" | "findings" | "stream" | "audio";
+  label: string;
+  top: number;
+  height: number;
+  layer?: string;
+  tier?: string;
+  stream?: string;
+}
+
+type Hit =
+  | { kind: "ruler" }
+  | { kind: "phase"; layer: string; phase: Phase; edge: "start" | "end" | null }
+  | { kind: "event"; layer: string; event: EventMark }
+  | { kind: "finding"; finding: Finding }
+  | { kind: "lane"; lane: Lane }
+  | { kind: "gutter"; lane: Lane }
+  | null;
+
+export class TimelinePanel implements Panel {
+  readonly element: HTMLElement;
+  private readonly canvas: HTMLCanvasElement;
+  private key = "";
+  private lanes: Lane[] = [];
+  findings: Finding[] = [];
+  waveform: { low: Float32Array; high: Float32Array; stream: string } | null = null;
+  // While a key is held during playback: the phase that grows with the cursor.
+  growing: { label: string; start: number } | null = null;
+  onFinding: (finding: Finding) => void = () => {};
+
+  constructor(private readonly session: Session) {
+    this.canvas = h("canvas", { class: "timeline-canvas", tabIndex: 0, "aria-label": "timeline" });
+    this.element = h("section", { class: "timeline", "aria-label": "timeline" }, this.canvas);
+    this.canvas.addEventListener("pointerdown", (e) => this.down(e));
+    this.canvas.addEventListener("pointermove", (e) => this.hover(e));
+    this.canvas.addEventListener(
+      "wheel",
+      (e) => {
+        if (e.ctrlKey || !this.overflows() || e.offsetX > GUTTER) {
+          e.preventDefault();
+          wheel(session, e, this.time(e.offsetX));
+        }
+      },
+      { passive: false },
+    );
+  }
+
+  private overflows(): boolean {
+    return this.element.scrollHeight > this.element.clientHeight;
+  }
+
+  private get width(): number {
+    return this.canvas.clientWidth - GUTTER;
+  }
+
+  x(t: number): number {
+    const [a, b] = this.session.clock.view;
+    return GUTTER + ((t - a) / (b - a)) * this.width;
+  }
+
+  time(x: number): number {
+    const [a, b] = this.session.clock.view;
+    return a + ((x - GUTTER) / this.width) * (b - a);
+  }
+
+  private layout(): void {
+    const { layers, tier } = this.session;
+    const lanes: Lane[] = [];
+    let top = RULER;
+    const push = (lane: Omit<Lane, "top">) => {
+      lanes.push({ ...lane, top });
+      top += lane.height + 2;
+    };
+    const phases = layers.all<Phase>("phases");
+    const names = [layers.active, ...[...layers.shown].filter((n) => n !== layers.active)];
+    for (const layer of names) {
+      const own = layer === layers.active;
+      const used = new Set(phases.filter((p) => p.layer === layer).map((p) => p.item.tier));
+      if (own) used.add(tier);
+      const order = this.session.taxonomy.tiers.map((t) => t.name);
+      for (const name of [...used].sort((a, b) => order.indexOf(a) - order.indexOf(b)))
+        push({ kind: "tier", label: own ? name : `${name} · ${layer}`, height: own ? 24 : 18, layer, tier: name });
+    }
+    if (layers.all("events").length) push({ kind: "events", label: "events", height: 18 });
+    if (this.findings.some((f) => f.stamp_ns !== undefined))
+      push({ kind: "findings", label: "findings", height: 14 });
+    if (this.waveform) push({ kind: "audio", label: this.waveform.stream, height: 34, stream: this.waveform.stream });
+    for (const stream of this.session.streams)
+      if (stream.kind !== "text" && stream.kind !== "opaque" && stream.count > 0)
+        push({ kind: "stream", label: stream.name, height: 11, stream: stream.name });
+    this.lanes = lanes;
+    this.canvas.style.height = `${Math.max(top + 4, 60)}px`;
+  }
+
+  settled(): boolean {
+    return true;
+  }
+
+  update(): void {
+    const { clock, revision } = this.session;
+    const key = [clock.t, ...clock.view, revision, this.canvas.clientWidth, clock.loop, this.findings.length, this.growing?.start, theme().text, this.waveform?.stream].join(" ");
+    if (key === this.key) return;
+    this.key = key;
+    this.layout();
+    this.draw();
+  }
+
+  private draw(): void {
+    const g = fit(this.canvas);
+    if (!g) return;
+    const c = theme();
+    const { clock, layers } = this.session;
+    const height = this.canvas.clientHeight;
+    const right = this.canvas.clientWidth;
+    g.font = "11px system-ui";
+    g.textBaseline = "middle";
+    if (clock.loop) {
+      g.fillStyle = c.faint;
+      g.fillRect(this.x(clock.loop[0]), 0, this.x(clock.loop[1]) - this.x(clock.loop[0]), height);
+    }
+    this.drawRuler(g);
+    for (const lane of this.lanes) {
+      g.fillStyle = c.dim;
+      g.fillText(clip(g, lane.label, GUTTER - 12), 6, lane.top + lane.height / 2);
+      g.save();
+      g.beginPath();
+      g.rect(GUTTER, lane.top, right - GUTTER, lane.height);
+      g.clip();
+      if (lane.kind === "stream") this.drawStream(g, lane);
+      else {
+        g.fillStyle = c.faint;
+        g.fillRect(GUTTER, lane.top, right - GUTTER, lane.height);
+      }
+      if (lane.kind === "tier") this.drawTier(g, lane);
+      if (lane.kind === "events") this.drawEvents(g, lane);
+      if (lane.kind === "findings") this.drawFindings(g, lane);
+      if (lane.kind === "audio") this.drawAudio(g, lane);
+      g.restore();
+    }
+    const x = this.x(clock.t);
+    if (x >= GUTTER) {
+      g.fillStyle = c.accent;
+      g.fillRect(x - 0.75, 0, 1.5, height);
+      g.beginPath();
+      g.moveTo(x - 6, 0);
+      g.lineTo(x + 6, 0);
+      g.lineTo(x, 8);
+      g.fill();
+    }
+    // Where others are.
+    for (const person of this.people) {
+      const px = this.x(person.t);
+      if (px < GUTTER) continue;
+      g.strokeStyle = colourOf(`user ${person.user}`);
+      g.setLineDash([3, 3]);
+      g.beginPath();
+      g.moveTo(px, RULER);
+      g.lineTo(px, height);
+      g.stroke();
+      g.setLineDash([]);
+      g.fillStyle = colourOf(`user ${person.user}`);
+      g.fillText(person.user, px + 4, height - 7);
+    }
+    if (layers.saving === "offline") {
+      g.fillStyle = c.bad;
+      g.fillText("server does not answer; edits are kept here", GUTTER + 8, 10);
+    }
+  }
+
+  people: { user: string; t: number }[] = [];
+
+  private drawRuler(g: CanvasRenderingContext2D): void {
+    const [a, b] = this.session.clock.view;
+    const target = (b - a) / Math.max(3, this.width / 90);
+    const steps = [1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, 1e9, 2e9, 5e9, 1e10, 3e10, 6e10, 3e11, 6e11, 18e11];
+    const step = steps.find((s) => s >= target) ?? 36e11;
+    g.fillStyle = theme().dim;
+    for (let t = Math.ceil(a / step) * step; t <= b; t += step) {
+      const x = this.x(t);
+      g.fillRect(x, RULER - 6, 1, 4);
+      g.fillText(`${seconds(t, step < 1e7 ? 3 : step < 1e9 ? 2 : 0)} s`, x + 3, 10);
+    }
+  }
+
+  private drawTier(g: CanvasRenderingContext2D, lane: Lane): void {
+    const c = theme();
+    const previewed = this.session.layers.previewed;
+    const phases = this.session.layers.all<Phase>("phases", lane.layer).map((p) => p.item);
+    if (previewed?.collection === "phases" && lane.layer === this.session.layers.active) {
+      const at = phases.findIndex((p) => p.id === previewed.id);
+      if (at >= 0) phases[at] = previewed.annotation as Phase;
+      else phases.push(previewed.annotation as Phase);
+    }
+    if (this.growing && lane.layer === this.session.layers.active && lane.tier === this.session.tier)
+      phases.push({ id: "", tier: lane.tier!, label: this.growing.label, start_ns: this.growing.start, end_ns: this.session.clock.t });
+    for (const phase of phases) {
+      if (phase.tier !== lane.tier) continue;
+      const [x0, x1] = [this.x(phase.start_ns), this.x(phase.end_ns)];
+      if (x1 < GUTTER || x0 > this.canvas.clientWidth) continue;
+      g.fillStyle = colourOf(phase.label);
+      g.globalAlpha = lane.layer === this.session.layers.active ? 0.95 : 0.7;
+      g.fillRect(x0, lane.top + 1, Math.max(1, x1 - x0 - 1), lane.height - 2);
+      g.globalAlpha = 1;
+      if (this.session.isSelected(phase.id)) {
+        g.strokeStyle = c.text;
+        g.lineWidth = 2;
+        g.strokeRect(x0 + 1, lane.top + 2, Math.max(2, x1 - x0 - 3), lane.height - 4);
+        g.lineWidth = 1;
+      }
+      if (x1 - x0 > 24) {
+        g.fillStyle = "#111";
+        const mark = phase.success === false ? " ✗" : phase.success ? " ✓" : "";
+        const sure = typeof phase.confidence === "number" ? ` ${(phase.confidence * 100).toFixed(0)}%` : "";
+        const left = Math.max(x0, GUTTER) + 5;
+        g.fillText(clip(g, phase.label + mark + sure, x1 - left - 4), left, lane.top + lane.height / 2);
+      }
+    }
+  }
+
+  private drawEvents(g: CanvasRenderingContext2D, lane: Lane): void {
+    let free = -Infinity;
+    const marks = this.session.layers.all<EventMark>("events").map((e) => e.item);
+    for (const event of marks.sort((a, b) => a.stamp_ns - b.stamp_ns)) {
+      const x = this.x(event.stamp_ns);
+      g.fillStyle = colourOf(event.label);
+      const middle = lane.top + lane.height / 2;
+      g.beginPath();
+      g.moveTo(x, middle - 7);
+      g.lineTo(x + 5, middle);
+      g.lineTo(x, middle + 7);
+      g.lineTo(x - 5, middle);
+      g.fill();
+      if (this.session.isSelected(event.id)) {
+        g.strokeStyle = theme().text;
+        g.lineWidth = 2;
+        g.stroke();
+        g.lineWidth = 1;
+      }
+      if (x > free) {
+        g.fillStyle = theme().text;
+        g.fillText(event.label, x + 8, middle);
+        free = x + 14 + g.measureText(event.label).width;
+      }
+    }
+  }
+
+  private drawFindings(g: CanvasRenderingContext2D, lane: Lane): void {
+    for (const finding of this.findings) {
+      if (finding.stamp_ns === undefined) continue;
+      const x = this.x(finding.stamp_ns);
+      g.fillStyle = finding.severity === "error" ? theme().bad : theme().warn;
+      g.beginPath();
+      g.moveTo(x, lane.top + 2);
+      g.lineTo(x + 5, lane.top + lane.height - 2);
+      g.lineTo(x - 5, lane.top + lane.height - 2);
+      g.fill();
+    }
+  }
+
+  private drawAudio(g: CanvasRenderingContext2D, lane: Lane): void {
+    const wave = this.waveform!;
+    const stamps = this.session.stamps.get(wave.stream)!;
+    const stream = this.session.stream(wave.stream)!;
+    if (!stamps.length) return;
+    const start = stamps.ns[0];
+    const end = stamps.ns[stamps.length - 1] + stamps.period;
+    g.fillStyle = theme().accent;
+    const middle = lane.top + lane.height / 2;
+    const n = wave.low.length;
+    const per = (end - start) / n;
+    for (let px = GUTTER; px < this.canvas.clientWidth; px++) {
+      const from = Math.floor((this.time(px) - start) / per);
+      const to = Math.max(from + 1, Math.ceil((this.time(px + 1) - start) / per));
+      if (to <= 0 || from >= n) continue;
+      let [low, high] = [0, 0];
+      for (let k = Math.max(0, from); k < Math.min(n, to); k++) {
+        low = Math.min(low, wave.low[k]);
+        high = Math.max(high, wave.high[k]);
+      }
+      const half = lane.height / 2 - 1;
+      g.fillRect(px, middle - high * half, 1, Math.max(1, (high - low) * half));
+    }
+    for (const [a, b] of stream.gaps) {
+      g.fillStyle = theme().bad;
+      g.fillRect(this.x(a), lane.top, Math.max(1, this.x(b) - this.x(a)), 2);
+    }
+  }
+
+  // The sync-health lane: where the stream has samples, in the colour of its verdict; gaps in red.
+  private drawStream(g: CanvasRenderingContext2D, lane: Lane): void {
+    const c = theme();
+    const stream = this.session.stream(lane.stream!)!;
+    const stamps = this.session.stamps.get(stream.name)!;
+    if (!stamps.length) return;
+    const verdict = verdictOf(this.session, stream.name);
+    g.fillStyle = verdict === "FAILED" ? c.bad : verdict === "PASSED" ? c.good : c.dim;
+    g.globalAlpha = 0.55;
+    const [x0, x1] = [this.x(stamps.ns[0]), this.x(stamps.ns[stamps.length - 1])];
+    g.fillRect(x0, lane.top + 3, Math.max(1, x1 - x0), lane.height - 6);
+    g.globalAlpha = 1;
+    for (const [a, b] of stream.gaps) {
+      const [g0, g1] = [this.x(a), this.x(b)];
+      g.clearRect(g0, lane.top + 3, Math.max(1.5, g1 - g0), lane.height - 6);
+      g.fillStyle = c.bad;
+      g.fillRect(g0, lane.top + 1, Math.max(1.5, g1 - g0), 2);
+    }
+    const [a, b] = this.session.clock.view;
+    if ((b - a) / (stamps.period || Infinity) < this.width / 4) {
+      g.fillStyle = c.text;
+      for (let i = stamps.lower(a); i < stamps.length && stamps.ns[i] <= b; i++)
+        g.fillRect(this.x(stamps.ns[i]), lane.top + 2, 1, lane.height - 4);
+    }
+  }
+
+  // -- pointer ---------------------------------------------------------------------------------
+
+  hit(x: number, y: number): Hit {
+    if (y < RULER) return { kind: "ruler" };
+    const lane = this.lanes.find((l) => y >= l.top && y < l.top + l.height + 2);
+    if (!lane) return null;
+    if (x < GUTTER) return { kind: "gutter", lane };
+    const t = this.time(x);
+    const slack = this.time(x + EDGE) - t;
+    if (lane.kind === "tier") {
+      let best: Hit = null;
+      for (const { layer, item } of this.session.layers.all<Phase>("phases", lane.layer)) {
+        if (item.tier !== lane.tier || t < item.start_ns - slack || t > item.end_ns + slack) continue;
+        const wide = this.x(item.end_ns) - this.x(item.start_ns) > 4 * EDGE;
+        const near = wide ? slack : slack / 3;
+        const edge = Math.abs(t - item.start_ns) < near ? "start" : Math.abs(t - item.end_ns) < near ? "end" : null;
+        if (best === null || (t >= item.start_ns && t < item.end_ns))
+          best = { kind: "phase", layer, phase: item, edge };
+      }
+      return best ?? { kind: "lane", lane };
+    }
+    if (lane.kind === "events")
+      for (const { layer, item } of this.session.layers.all<EventMark>("events"))
+        if (Math.abs(item.stamp_ns - t) < slack) return { kind: "event", layer, event: item };
+    if (lane.kind === "findings")
+      for (const finding of this.findings)
+        if (finding.stamp_ns !== undefined && Math.abs(finding.stamp_ns - t) < slack)
+          return { kind: "finding", finding };
+    return { kind: "lane", lane };
+  }
+
+  private hover(e: PointerEvent): void {
+    const hit = this.hit(e.offsetX, e.offsetY);
+    this.canvas.style.cursor =
+      hit?.kind === "phase" && hit.edge && hit.layer === this.session.layers.active
+        ? "ew-resize"
+        : hit?.kind === "lane" || hit?.kind === "ruler"
+          ? "crosshair"
+          : "pointer";
+    if (hit?.kind === "phase")
+      this.canvas.title = `${hit.phase.label}: ${seconds(hit.phase.start_ns)} to ${seconds(hit.phase.end_ns)} s (${hit.layer})`;
+    else if (hit?.kind === "finding") this.canvas.title = `${hit.finding.rule}: ${hit.finding.message}`;
+    else if (hit?.kind === "gutter") this.canvas.title = hit.lane.label;
+    else this.canvas.title = "";
+  }
+
+  private down(e: PointerEvent): void {
+    const { session } = this;
+    const hit = this.hit(e.offsetX, e.offsetY);
+    if (!hit || e.button !== 0) return;
+    this.canvas.focus();
+    this.canvas.setPointerCapture(e.pointerId);
+    const start = this.time(e.offsetX);
+    let move: ((t: number, e: PointerEvent) => void) | null = null;
+    let end: (() => void) | null = null;
+    if (hit.kind === "ruler" && e.shiftKey) {
+      move = (t) => {
+        session.clock.loop = [Math.max(0, Math.min(start, t)), Math.min(session.clock.duration, Math.max(start, t))];
+      };
+      end = () => {
+        const loop = session.clock.loop;
+        if (loop && loop[1] - loop[0] < 1e7) session.clock.loop = null;
+      };
+      session.clock.loop = null;
+    } else if (hit.kind === "phase") {
+      session.select({ layer: hit.layer, collection: "phases", id: hit.phase.id });
+      if (hit.layer === session.layers.active) {
+        let changes: ReturnType<typeof edit.moveEdge> = [];
+        move = (t, event) => {
+          if (Math.abs(this.x(t) - this.x(start)) < 3 && !changes.length) return;
+          if (hit.edge) changes = edit.moveEdge(session, hit.phase, hit.edge, this.snap(t, event), !event.altKey);
+          else {
+            const at = this.snap(hit.phase.start_ns + t - start, event);
+            changes = edit.movePhase(hit.phase, at);
+          }
+          const own = changes.find((c) => c.id === hit.phase.id);
+          if (own?.after) session.layers.preview("phases", hit.phase.id, own.after);
+          if (hit.edge) session.clock.seek(this.snap(t, event));
+        };
+        end = () => {
+          if (changes.length) void session.layers.edit(changes);
+          else if (!hit.edge) session.clock.seek(start);
+        };
+      } else session.clock.seek(start);
+    } else if (hit.kind === "event") {
+      session.select({ layer: hit.layer, collection: "events", id: hit.event.id });
+      session.clock.seek(hit.event.stamp_ns);
+      if (hit.layer === session.layers.active) {
+        let at = hit.event.stamp_ns;
+        move = (t, event) => {
+          at = this.snap(t, event);
+          session.clock.seek(at);
+          session.layers.preview("events", hit.event.id, { ...hit.event, stamp_ns: at });
+        };
+        end = () => {
+          if (at !== hit.event.stamp_ns)
+            void session.layers.edit([{ collection: "events", id: hit.event.id, after: { ...hit.event, stamp_ns: at } }]);
+        };
+      }
+    } else if (hit.kind === "finding") this.onFinding(hit.finding);
+    else if (hit.kind === "lane" && hit.lane.kind === "tier" && hit.lane.layer === session.layers.active) {
+      session.tier = hit.lane.tier!;
+      let made: Phase | null = null;
+      session.select(null);
+      move = (t, event) => {
+        const [a, b] = [this.snap(Math.min(start, t), event), this.snap(Math.max(start, t), event)];
+        made = b > a ? edit.newPhase(session, hit.lane.tier!, a, b) : null;
+        if (made) session.layers.preview("phases", made.id, made);
+      };
+      end = () => {
+        if (made && this.x(made.end_ns) - this.x(made.start_ns) > 4) {
+          void session.layers.edit([{ collection: "phases", id: made.id, after: made }]);
+          session.select({ layer: session.layers.active, collection: "phases", id: made.id });
+        } else {
+          session.layers.preview("phases", "", null);
+          session.clock.seek(start);
+        }
+      };
+    } else if (hit.kind === "gutter") {
+      if (hit.lane.stream) session.focus = hit.lane.stream;
+      if (hit.lane.tier && hit.lane.layer === session.layers.active) session.tier = hit.lane.tier;
+      session.touch();
+      return;
+    } else {
+      if (e.offsetX < GUTTER) return;
+      session.clock.seek(start);
+      move = (t) => session.clock.seek(t);
+    }
+    const onMove = (event: PointerEvent) => move?.(this.time(event.offsetX), event);
+    const onEnd = () => {
+      this.canvas.removeEventListener("pointermove", onMove);
+      this.canvas.removeEventListener("pointerup", onEnd);
+      this.canvas.removeEventListener("pointercancel", onEnd);
+      end?.();
+      session.layers.previewed = null;
+      session.touch();
+    };
+    this.canvas.addEventListener("pointermove", onMove);
+    this.canvas.addEventListener("pointerup", onEnd);
+    this.canvas.addEventListener("pointercancel", onEnd);
+  }
+
+  // The instant a boundary goes to: a change point or another boundary within 8 pixels, else the
+  // nearest real stamp of the stream in focus. With Alt, exactly where the pointer is.
+  snap(t: number, event: { altKey: boolean }): number {
+    const inside = Math.min(Math.max(t, 0), this.session.clock.duration);
+    if (event.altKey) return Math.round(inside);
+    return edit.snap(this.session, inside, (8 / this.width) * (this.session.clock.view[1] - this.session.clock.view[0]));
+  }
+}
+
+// Verdict of the ledger on one stream, as far as it holds one.
+export function verdictOf(session: Session, stream: string): string | null {
+  const streams = session.api.manifest.sync.streams as any;
+  const row = Array.isArray(streams) ? streams.find((s: any) => s.stream === stream || s.name === stream) : streams?.[stream];
+  const verdict = row?.verdict ?? row?.status;
+  return typeof verdict === "string" ? verdict : null;
+}
+
+function clip(g: CanvasRenderingContext2D, text: string, width: number): string {
+  if (g.measureText(text).width <= width) return text;
+  let n = text.length;
+  while (n > 0 && g.measureText(`${text.slice(0, n)}…`).width > width) n--;
+  return n ? `${text.slice(0, n)}…` : "";
+}
