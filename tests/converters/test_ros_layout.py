@@ -147,7 +147,7 @@ def test_batch_equals_rosbags(name: str, encoding: str, data: st.DataObject) -> 
     lengths = np.array([len(r) for r in raws], np.int64)
     starts = np.cumsum(lengths + len(pad)) - lengths
     seen = []
-    for group in LayoutDecoder(store, name, ros1).decode(buffer, starts, lengths):
+    for group in LayoutDecoder(store.fielddefs, name, ros1).decode(buffer, starts, lengths):
         assert isinstance(group, Group), group
         assert group.layout.used <= group.layout.length
         for position, row in enumerate(group.rows):
@@ -189,7 +189,7 @@ def test_cut_messages_are_errors_not_numbers(cut: int, seed: int) -> None:
     buffer = np.frombuffer(raw or b"\0", np.uint8)
     whole = len(bytes(store.serialize_cdr(message, name)))
     results = list(
-        LayoutDecoder(store, name, False).decode(buffer, np.array([0]), np.array([len(raw)]))
+        LayoutDecoder(store.fielddefs, name, False).decode(buffer, np.array([0]), np.array([len(raw)]))
     )
     assert len(results) == 1
     assert isinstance(results[0], Group) == (cut >= whole)
@@ -200,7 +200,7 @@ def test_cut_messages_are_errors_not_numbers(cut: int, seed: int) -> None:
 def test_trailing_bytes_are_seen() -> None:
     store, name = STORES[True], "std_msgs/msg/Float64"
     raw = bytes(store.serialize_ros1(store.types[name](data=2.5), name)) + b"\0\0\0\0"
-    (group,) = LayoutDecoder(store, name, True).decode(
+    (group,) = LayoutDecoder(store.fielddefs, name, True).decode(
         np.frombuffer(raw, np.uint8), np.array([0]), np.array([len(raw)])
     )
     assert isinstance(group, Group)

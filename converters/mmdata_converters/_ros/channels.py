@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 Stamps = NDArray[np.int64]
+#: Constants and fields of message types by name, as rosbags parses them.
+Definitions = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,49 +30,55 @@ class Channel:
     idl: bool = False
     distribution: str | None = None
 
-    def typestore(self) -> Typestore | None:
-        """Definitions of the type and all it contains; None when they are not to be had.
+    def definitions(self) -> Definitions | None:
+        """Fields of the type and of all it contains; None when they are not to be had.
 
         The log's own definition counts; without one, those of the ROS distribution.
         """
-        if self.definition:
-            try:
-                if self.idl:
-                    types = get_types_from_idl(self.definition)
-                else:
-                    types = get_types_from_msg(self.definition, self.type)
-                store = get_typestore(Stores.EMPTY)
-                store.register(types)
-            except Exception:  # rosbags raises many kinds on definitions it cannot parse
-                return None
-            _fill_missing(store, Stores.ROS1_NOETIC if self.ros1 else self._stock())
-            return store if self.type in store.fielddefs else None
-        store = _stock_types(self._stock())
-        return store if self.type in store.fielddefs else None
+        stock = Stores.ROS1_NOETIC if self.ros1 else _distribution(self.distribution)
+        return _definitions(self.type, self.definition, self.idl, stock)
 
-    def _stock(self) -> Stores:
-        chosen: Stores = getattr(Stores, f"ROS2_{(self.distribution or '').upper()}", Stores.LATEST)
-        return chosen
+
+def _distribution(name: str | None) -> Stores:
+    chosen: Stores = getattr(Stores, f"ROS2_{(name or '').upper()}", Stores.LATEST)
+    return chosen
 
 
 @cache
-def _stock_types(name: Stores) -> Typestore:
-    return get_typestore(name)
+def _definitions(message_type: str, text: str, idl: bool, stock: Stores) -> Definitions | None:
+    found: dict[str, Any] = {}
+    if text:
+        try:
+            found.update(
+                get_types_from_idl(text) if idl else get_types_from_msg(text, message_type)
+            )
+        except Exception:  # rosbags raises many kinds on definitions it cannot parse
+            return None
+    elif (known := _stock_fields(stock)).get(message_type) is not None:
+        found[message_type] = known[message_type]
+    _fill_missing(found, stock)
+    return found if message_type in found else None
 
 
-def _fill_missing(store: Typestore, stock: Stores) -> None:
+@cache
+def _stock_fields(stock: Stores) -> Definitions:
+    return get_typestore(stock).fielddefs
+
+
+def _fill_missing(found: dict[str, Any], stock: Stores) -> None:
     """Add types a definition refers to without containing them, as old bags do (roslib/Header)."""
     while True:
-        wanted = {
+        missing = {
             name
-            for _, fields in store.fielddefs.values()
+            for _, fields in found.values()
             for _, description in fields
             for name in _references(description)
-            if name not in store.fielddefs and name in _stock_types(stock).fielddefs
+            if name not in found
         }
+        wanted = {n: _stock_fields(stock)[n] for n in missing if n in _stock_fields(stock)}
         if not wanted:
             return
-        store.register({name: _stock_types(stock).fielddefs[name] for name in wanted})
+        found.update(wanted)
 
 
 def _references(description: Any) -> Iterator[str]:

@@ -34,8 +34,10 @@ class ChannelDecoder:
         self._sensor = sensor
         self._account = account
         self._infos: dict[Hashable, StreamInfo] = {}
-        store = channel.typestore()
-        self._layouts = LayoutDecoder(store, channel.type, channel.ros1) if store else None
+        definitions = channel.definitions()
+        self._layouts = (
+            LayoutDecoder(definitions, channel.type, channel.ros1) if definitions else None
+        )
         self._adapter = ADAPTERS.get(channel.type, generic)
         topic = channel.topic
         self._context = Context(

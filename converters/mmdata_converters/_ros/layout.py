@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
-from rosbags.typesys.store import Typestore
 
 from mmdata.streams import Ragged
 
@@ -137,8 +136,8 @@ class Group:
 class LayoutDecoder:
     """Splits blocks of serialised messages of one type into groups of equal layout."""
 
-    def __init__(self, store: Typestore, message_type: str, ros1: bool) -> None:
-        self._store = store
+    def __init__(self, definitions: Mapping[str, Any], message_type: str, ros1: bool) -> None:
+        self._definitions = definitions
         self._type = message_type
         self._ros1 = ros1
         self._layouts: dict[int, list[Layout]] = {}
@@ -182,7 +181,7 @@ class LayoutDecoder:
                 rows, matrix = rows[~same], matrix[~same]
         while len(rows):
             try:
-                layout = walk(self._store, self._type, matrix[0], self._ros1)
+                layout = walk(self._definitions, self._type, matrix[0], self._ros1)
             except DecodeError as error:
                 yield int(rows[0]), error
                 rows, matrix = rows[1:], matrix[1:]
@@ -247,7 +246,7 @@ class _Cursor:
             )
 
 
-def walk(store: Typestore, message_type: str, message: Bytes, ros1: bool) -> Layout:
+def walk(definitions: Mapping[str, Any], message_type: str, message: Bytes, ros1: bool) -> Layout:
     """The layout of one message (L,) u1. Raises DecodeError."""
     data = np.ascontiguousarray(message).data
     if ros1:
@@ -258,25 +257,25 @@ def walk(store: Typestore, message_type: str, message: Bytes, ros1: bool) -> Lay
         if data[0] != 0 or data[1] not in (0, 1):
             raise DecodeError(f"its encapsulation {bytes(data[:2]).hex()} is not plain CDR")
         cursor = _Cursor(data, "<" if data[1] else ">", True, 4, 4, [(0, 4)])
-    root = _struct(store, message_type, cursor)
+    root = _struct(definitions, message_type, cursor)
     marks = np.concatenate([np.arange(a, a + n) for a, n in cursor.marks] or [np.empty(0, int)])
     marks = marks.astype(np.int64)
     return Layout(root, len(data), cursor.at, marks, np.array(message[marks]))
 
 
-def _struct(store: Typestore, name: str, cursor: _Cursor) -> Struct:
-    if name not in store.fielddefs:
+def _struct(definitions: Mapping[str, Any], name: str, cursor: _Cursor) -> Struct:
+    if name not in definitions:
         raise DecodeError(f"its definition lacks the type {name}")
     fields: dict[str, Node] = {}
-    for field_name, description in store.fielddefs[name][1]:
+    for field_name, description in definitions[name][1]:
         if field_name != _EMPTY:
-            fields[field_name] = _node(store, description, cursor)
+            fields[field_name] = _node(definitions, description, cursor)
     if not fields and cursor.align:
         cursor.number("u1", None)  # an empty message carries one unused byte in CDR
     return Struct(name, fields)
 
 
-def _node(store: Typestore, description: Any, cursor: _Cursor) -> Node:
+def _node(definitions: Mapping[str, Any], description: Any, cursor: _Cursor) -> Node:
     cursor.nodes += 1
     if cursor.nodes > _MAX_NODES:
         raise DecodeError("it has too many elements to lay out as fields")
@@ -286,7 +285,7 @@ def _node(store: Typestore, description: Any, cursor: _Cursor) -> Node:
             return Text(cursor.text())
         return cursor.number(_dtype(detail[0]), None)
     if kind == Nodetype.NAME:
-        return _struct(store, detail, cursor)
+        return _struct(definitions, detail, cursor)
     element, count = detail
     sequence = kind == Nodetype.SEQUENCE
     if sequence:
@@ -299,7 +298,7 @@ def _node(store: Typestore, description: Any, cursor: _Cursor) -> Node:
         return cursor.number(_dtype(element[1][0]), count, sequence)
     if count > _MAX_NODES:
         raise DecodeError("it has too many elements to lay out as fields")
-    items = tuple(_struct(store, element[1], cursor) for _ in range(count))
+    items = tuple(_struct(definitions, element[1], cursor) for _ in range(count))
     return Structs(element[1], items, sequence)
 
 

@@ -45,7 +45,7 @@ class RosRecording(Recording):
         peeked = self._peek_images()
         topics = []
         for (topic, message_type), summaries in by_topic.items():
-            known = any(s.channel.typestore() is not None for s in summaries)
+            known = any(s.channel.definitions() is not None for s in summaries)
             kind = peeked.get(topic, kind_of(message_type, topic, known))
             topics.append(
                 Topic(
@@ -108,7 +108,7 @@ class RosRecording(Recording):
     def _definition_problems(self) -> list[str]:
         missing: dict[str, list[str]] = {}
         for summary in self._channels:
-            if summary.channel.typestore() is None:
+            if summary.channel.definitions() is None:
                 missing.setdefault(summary.channel.type, []).append(summary.channel.topic)
         return [
             f"{message_type} has no definition here: {', '.join(topics)} kept as opaque bytes"
@@ -138,10 +138,10 @@ class RosRecording(Recording):
         if not wanted:
             return kinds
         for block in self._log.blocks(frozenset(wanted)):
-            topic, store = block.channel.topic, block.channel.typestore()
-            if topic in kinds or store is None:
+            topic, definitions = block.channel.topic, block.channel.definitions()
+            if topic in kinds or definitions is None:
                 continue
-            layouts = LayoutDecoder(store, block.channel.type, block.channel.ros1)
+            layouts = LayoutDecoder(definitions, block.channel.type, block.channel.ros1)
             for group in layouts.decode(block.buffer, block.starts[:1], block.lengths[:1]):
                 encoding = text_of(group.root, "encoding") if isinstance(group, Group) else ""
                 depth = encoding in ("16UC1", "32FC1") or (
@@ -160,10 +160,10 @@ class RosRecording(Recording):
         if not topics or not types.intersection(_AUDIO_DATA):
             return found
         for block in self._log.blocks(frozenset(topics)):
-            store = block.channel.typestore()
-            if store is None or block.channel.topic in found:
+            definitions = block.channel.definitions()
+            if definitions is None or block.channel.topic in found:
                 continue
-            layouts = LayoutDecoder(store, _AUDIO_INFO, block.channel.ros1)
+            layouts = LayoutDecoder(definitions, _AUDIO_INFO, block.channel.ros1)
             for group in layouts.decode(block.buffer, block.starts[:1], block.lengths[:1]):
                 if isinstance(group, Group):
                     found[block.channel.topic] = {
