@@ -14,4 +14,6 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("comma2k19", "mmdata_converters.comma2k19:Comma2k19Converter"),
     Entry("rlds", "mmdata_converters.rlds:RldsConverter"),
     Entry("folder", "mmdata_converters.folder:FolderConverter"),
+    Entry("kitti", "mmdata_converters.kitti:KittiConverter"),
+    Entry("nuscenes", "mmdata_converters.nuscenes:NuScenesConverter"),
 )
