@@ -115,7 +115,8 @@ def matrix_plot(table: npt.ArrayLike, labels: Sequence[str]) -> str:
             title = f"{label} / {other}: {t[i, j]:g}"
             out.append(
                 f'<rect class="mark" fill-opacity="{0.04 + 0.9 * share[i, j]:.3f}" '
-                f'stroke-opacity=".2" x="{left + j * cell}" y="{top + i * cell}" width="{cell - 2}" '
+                f'stroke-opacity=".2" x="{left + j * cell}" y="{top + i * cell}" '
+                f'width="{cell - 2}" '
                 f'height="{cell - 2}"><title>{escape(title)}</title></rect>'
                 f'<text text-anchor="middle" x="{left + j * cell + cell / 2 - 1}" '
                 f'y="{top + middle + 4}">{share[i, j]:.2f}</text>'
