@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.clocks import ClockMap
 from mmdata.errors import SyncError
 
 Stamps = NDArray[np.int64]
@@ -61,6 +62,10 @@ class ClockFit:
         since = (np.asarray(device_ns, np.int64) - self.reference_ns).astype(np.float64)
         change = np.rint(self.offset_ns + since * self.skew_ppm * 1e-6).astype(np.int64)
         return np.asarray(device_ns, np.int64) + change
+
+    def to_map(self) -> ClockMap:
+        """The same line as the core's affine map."""
+        return ClockMap(self.reference_ns, self.offset_ns, self.skew_ppm)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

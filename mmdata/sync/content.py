@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from mmdata.episode import Episode
-from mmdata.geometry import Rig
 from mmdata.streams import Kind
 from mmdata.sync.correlate import CorrelationConfig
 from mmdata.sync.events import Candidate, commands, contacts, sound_and_picture
 from mmdata.sync.frames import camera_facts, read_camera_motion, stretch
 from mmdata.sync.kinematics import Motion, is_command, percentile_95, stream_motion
-from mmdata.sync.labels import LabelConfig, layer_offsets
+from mmdata.sync.labels import LabelConfig, MovingFrame, layer_offsets
 from mmdata.sync.ledger import fuse
 from mmdata.sync.motion import CameraMotion
 from mmdata.sync.onsets import OnsetConfig
@@ -88,7 +87,7 @@ def content_offsets(
         *sound_and_picture(streams, cameras, config.onsets),
         *commands(streams, correlation),
         *sweep_pairs(streams, motions, (start, end), correlation),
-        *_labels(layers, episode.rig, config.labels),
+        *_labels(layers, episode, config.labels),
     ]
     return out
 
@@ -137,8 +136,20 @@ def _busiest(
 
 
 def _labels(
-    layers: Mapping[str, Mapping[str, Any]], rig: Rig, config: LabelConfig
+    layers: Mapping[str, Mapping[str, Any]], episode: Episode, config: LabelConfig
 ) -> Iterator[Candidate]:
+    poses = list(_moving_frames(episode)) if layers else []
     for layer, document in layers.items():
-        for stream, found in layer_offsets(document, rig, config):
+        for stream, found in layer_offsets(document, episode.rig, poses, config):
             yield Candidate(f"annotations/{layer}", stream, "label_reprojection", (found,))
+
+
+def _moving_frames(episode: Episode) -> Iterator[MovingFrame]:
+    """Streams of poses that say which frame they move in which."""
+    for stream in episode.streams.values():
+        child, parent = stream.info.attrs.get("child_frame_id"), stream.info.frame_id
+        place = next((f for f in ("position", "translation") if f in stream.fields), None)
+        turn = next((f for f in ("orientation", "rotation") if f in stream.fields), None)
+        if child and parent and place and turn and len(stream) >= 2:
+            rows = stream.stamp_ns, np.asarray(stream[place]), np.asarray(stream[turn])
+            yield MovingFrame(parent, str(child), *rows)

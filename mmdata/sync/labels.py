@@ -8,13 +8,13 @@ what a wrong calibration adds, so the two are not mistaken for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmdata.geometry import CameraModel, Rig
+from mmdata.geometry import CameraModel, Rig, quaternions
 from mmdata.geometry.boxes import box_corners, project_box_bounds
 from mmdata.geometry.pose import interpolate_poses
 from mmdata.sync.correlate import Floats, OffsetEstimate, Stamps, abstain
@@ -36,6 +36,17 @@ class LabelConfig:
     """Spread of image velocity below which nothing moves enough to tell."""
     probe_s: float = 0.02
     """Half distance over which image velocity is differenced."""
+
+
+@dataclass(frozen=True)
+class MovingFrame:
+    """Poses parent_SE3_child over time: stamp_ns (N,), position (N, 3), orientation (N, 4) wxyz."""
+
+    parent: str
+    child: str
+    stamp_ns: Stamps
+    position: Floats
+    orientation: Floats
 
 
 @dataclass(frozen=True)
@@ -138,12 +149,16 @@ def observe(
 
 
 def layer_offsets(
-    document: Mapping[str, Any], rig: Rig, config: LabelConfig | None = None
+    document: Mapping[str, Any],
+    rig: Rig,
+    poses: Sequence[MovingFrame] = (),
+    config: LabelConfig | None = None,
 ) -> Iterator[tuple[str, OffsetEstimate]]:
     """(camera stream, offset) for every camera that a layer labels in 2D and the rig places.
 
     The regression is linear and the motion is not, so it is repeated around the offset it found.
-    ``document`` is an annotation layer as parsed JSON. Cameras without intrinsics or without a
+    ``document`` is an annotation layer as parsed JSON; ``poses`` tell where the rig was when the
+    tracks are in a frame it moves in. Cameras without intrinsics or without a
     known transform to the frame of the 3D tracks are skipped: there is nothing to project with.
     """
     by_frame: dict[str, dict[str, tuple[Stamps, Floats, Floats, Floats]]] = {}
@@ -168,7 +183,7 @@ def layer_offsets(
         if sensor is None or sensor.camera is None:
             continue
         for frame, tracks in by_frame.items():
-            pose = rig.transform(stream, frame)
+            pose = _camera_pose(rig, stream, frame, poses)
             if pose is None:
                 continue
             lag = 0
@@ -182,28 +197,45 @@ def layer_offsets(
             yield stream, found
 
 
+def _camera_pose(
+    rig: Rig, camera: str, frame: str, poses: Sequence[MovingFrame]
+) -> SE3 | tuple[Stamps, Floats, Floats] | None:
+    """A fixed camera_SE3_frame, or frame_SE3_camera over time, or None where neither is known."""
+    fixed = rig.transform(camera, frame)
+    if fixed is not None:
+        return fixed
+    for moving in poses:
+        mount = rig.transform(moving.child, camera) if moving.parent == frame else None
+        if mount is not None:
+            lever = quaternions.quat_rotate(moving.orientation, mount.translation)
+            turned = quaternions.quat_multiply(moving.orientation, mount.quaternion)
+            return moving.stamp_ns, moving.position + lever, turned
+    return None
+
+
 def _centres(
     track: tuple[Stamps, Floats, Floats, Floats],
     at: Stamps,
     camera: CameraModel,
     camera_SE3_world: SE3 | tuple[Stamps, Floats, Floats],
 ) -> Floats:
-    """Centres (M, 2) of the projected rectangle at the instants ``at``; NaN where unseen."""
+    """Centres (M, 2) of the projected rectangle at the instants ``at``; NaN where unseen.
+
+    Also where it leaves the image: a label is cut there, and its noise would hide that it is.
+    """
     stamps, center, size, quaternion = track
     moved, turned = interpolate_poses(stamps, center, quaternion, at)
     i = np.clip(np.searchsorted(stamps, at), 0, len(stamps) - 1)
     corners = box_corners(moved, size[i], turned)
     if isinstance(camera_SE3_world, tuple):
-        from mmdata.geometry import SE3
-
+        # Outside the known poses this is NaN, and so is what is projected with it.
         position, orientation = interpolate_poses(*camera_SE3_world, at)
-        if not np.isfinite(position).all():
-            return np.full((len(at), 2), np.nan)
-        poses = [
-            SE3.from_quaternion(q, p).inverse() for q, p in zip(orientation, position, strict=True)
-        ]
-        corners = np.stack([pose.apply(c) for pose, c in zip(poses, corners, strict=True)])
+        back = quaternions.quat_conjugate(orientation)[:, None]
+        corners = quaternions.quat_rotate(back, corners - position[:, None])
     else:
         corners = camera_SE3_world.apply(corners)
     bounds, _ = project_box_bounds(camera, corners)
+    cut = (bounds[:, :2] < 0).any(axis=1)
+    cut |= (bounds[:, 2:] > [camera.width - 1, camera.height - 1]).any(axis=1)
+    bounds[cut] = np.nan
     return np.asarray((bounds[:, :2] + bounds[:, 2:]) / 2)

@@ -29,6 +29,7 @@ def test_noiseless_line_is_exact() -> None:
     fit = fit_clock(device, host)
     assert fit.skew_ppm == pytest.approx(250, abs=0.01)
     assert np.abs(fit.apply(device) - host).max() <= 2
+    assert (fit.to_map().apply(device) == fit.apply(device)).all()
 
 
 def test_skew_within_five_ppm_on_sixty_seconds_of_one_sided_noise() -> None:

@@ -6,6 +6,9 @@ import pytest
 from mmdata.geometry import SE3, CameraModel, Rig
 from mmdata.geometry.boxes import box_corners, project_box_bounds
 from mmdata.geometry.rig import Sensor
+from mmdata.simulate import StreamFaults, inject
+from mmdata.simulate.drive import drive
+from mmdata.sync.assess import assess
 from mmdata.sync.labels import Observation, label_offset, layer_offsets
 
 START = 1_760_000_000_000_000_000
@@ -111,3 +114,18 @@ def test_abstains_on_too_few_or_too_slow() -> None:
 def test_camera_without_place_is_skipped() -> None:
     elsewhere = Rig([Sensor("camera_front", "elsewhere", "base", SE3.identity(), CAMERA)])
     assert list(layer_offsets(scene(0, 0), elsewhere)) == []
+
+
+def test_camera_on_a_moving_vehicle() -> None:
+    clean = drive(seed=31, duration_s=6.0, cameras=1, render=False)
+    late = inject(clean, {"camera_front": StreamFaults(offset_ns=60_000_000)}, seed=1)
+    rng = np.random.default_rng(0)
+    noisy = [
+        {**box, "xyxy_px": (np.asarray(box["xyxy_px"]) + rng.normal(0, 2, 4)).tolist()}
+        for box in late.truth["boxes_2d"]
+    ]
+    ledger = assess(late.to_episode(), layers={"human": {**late.truth, "boxes_2d": noisy}})
+    entry = ledger.pair("annotations/human", "camera_front")
+    assert entry is not None
+    assert entry.offset_ms == pytest.approx(60, abs=5)
+    assert entry.verdict == "FAILED"
