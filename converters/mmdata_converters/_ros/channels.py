@@ -62,7 +62,8 @@ def _definitions(message_type: str, text: str, idl: bool, stock: Stores) -> Defi
 
 @cache
 def _stock_fields(stock: Stores) -> Definitions:
-    return get_typestore(stock).fielddefs
+    fields: Definitions = get_typestore(stock).fielddefs
+    return fields
 
 
 def _fill_missing(found: dict[str, Any], stock: Stores) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.geometry import Rig
+from mmdata.prefetch import prefetch
 from mmdata.recording import Batch, Recording, Summary, Topic, stream_names
 from mmdata.streams import Kind
 from mmdata_converters._ros.channels import ChannelSummary, RawLog, Stamps
@@ -72,7 +73,8 @@ class RosRecording(Recording):
         audio_info = self._read_audio_info()
         for text in self._definition_problems():
             self.account.problem(text)
-        for block in self._log.blocks(topics):
+        # Reading and decompressing release the interpreter lock: they run ahead on a thread.
+        for block in prefetch(self._log.blocks(topics), lambda b: b.buffer.nbytes):
             channel = block.channel
             decoder = decoders.get(channel.number)
             if decoder is None:

@@ -161,8 +161,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(f"{path} does not exist")
     uri = path.resolve().as_uri()
     try:
-        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, check_same_thread=False)
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except sqlite3.Error:
-        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+        connection = sqlite3.connect(
+            f"{uri}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
     return connection
