@@ -336,6 +336,11 @@ def test_the_hand_carries_the_weight_of_what_it_holds(signals):
     # From rest to rest the mean acceleration is zero.
     before = force[(t > contact + 0.2) & (t < lifted - 0.05)].mean()
     carried = force[(t > lifted + 0.02) & (t < placed - 0.02)].mean()
+    # The fingers never push quite alike: gripping shows sideways.
+    sideways = wrench["force"][:, 1]
+    gripped = sideways[(t > contact + 0.2) & (t < lifted - 0.05)].mean()
+    open_ = sideways[(t > contact - 0.5) & (t < contact - 0.1)].mean()
+    assert abs(gripped - open_ - 0.06 * signals.world.script.style.grip_force_n) < 0.1
     mass = signals.truth["object"]["mass_kg"]
     assert abs((before - carried) - mass * G) < 0.08
 
