@@ -77,14 +77,14 @@ def test_sign_and_size(offset_ms: float) -> None:
 
 def test_p95_within_five_milliseconds_and_sigma_honest() -> None:
     errors, scaled = [], []
-    for seed in range(40):
+    for seed in range(20):
         offset = float(np.random.default_rng(seed + 99).uniform(0, 100))
         found = offset_of(scene(offset, seed))
         if found.offset_ns is None or found.sigma_ns is None:
             continue
         errors.append(abs(found.offset_ns / 1e6 - offset))
         scaled.append(errors[-1] / (found.sigma_ns / 1e6))
-    assert len(errors) >= 30
+    assert len(errors) >= 15
     assert np.percentile(errors, 95) < 5
     assert np.mean(np.asarray(scaled) < 2) > 0.85
 
@@ -117,7 +117,9 @@ def test_camera_without_place_is_skipped() -> None:
 
 
 def test_camera_on_a_moving_vehicle() -> None:
-    clean = drive(seed=31, duration_s=6.0, cameras=1, render=False)
+    clean = drive(
+        seed=31, duration_s=6.0, cameras=1, streams=["camera_front", "odometry"], render=False
+    )
     late = inject(clean, {"camera_front": StreamFaults(offset_ns=60_000_000)}, seed=1)
     rng = np.random.default_rng(0)
     noisy = [
