@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from mmdata.geometry import box_corners, quat_rotate
+from mmdata.geometry import box_corners, quat_conjugate, quat_rotate
 from mmdata_schema import Box2D, Box3D
 
 Floats = npt.NDArray[np.float64]
@@ -30,63 +31,66 @@ def box_intersection_m3(a: Box3D, b: Box3D) -> float:
     if math.dist(a.center_m, b.center_m) >= (math.hypot(*a.size_lwh_m)
                                             + math.hypot(*b.size_lwh_m)) / 2:  # fmt: skip
         return 0.0
-    # Coordinates from b's centre: world coordinates of a map would cost digits.
-    center = np.subtract(a.center_m, b.center_m)
-    corners = box_corners(center, a.size_lwh_m, a.quaternion_wxyz)
-    faces = [corners[list(face)] for face in _FACES]
-    axes = quat_rotate(np.asarray(b.quaternion_wxyz), np.eye(3))
-    for axis, size in zip(axes, b.size_lwh_m, strict=True):
-        for normal in (axis, -axis):
-            faces = _cut(faces, normal, size / 2)
+    # In b's own frame its planes are those of the axes (and no digits are lost to a map's origin).
+    corners = box_corners(np.subtract(a.center_m, b.center_m), a.size_lwh_m, a.quaternion_wxyz)
+    local = quat_rotate(quat_conjugate(b.quaternion_wxyz), corners).tolist()
+    faces = [[local[i] for i in face] for face in _FACES]
+    for axis, size in enumerate(b.size_lwh_m):
+        for sign in (1.0, -1.0):
+            faces = _cut(faces, axis, sign, size / 2)
             if not faces:
                 return 0.0
     return _volume(faces)
 
 
-def _cut(faces: list[Floats], normal: Floats, limit: float) -> list[Floats]:
-    """A convex body cut to normal . x <= limit, its cut closed by a new face."""
-    kept: list[Floats] = []
-    rim: list[Floats] = []
+# Plain lists: a body has a few dozen points, for which arrays are many times slower.
+_Point = list[float]
+_Face = list[_Point]
+
+
+def _cut(faces: list[_Face], axis: int, sign: float, limit: float) -> list[_Face]:
+    """A convex body cut to sign * x[axis] <= limit, its cut closed by a new face."""
+    kept: list[_Face] = []
+    rim: list[_Point] = []
     cut = False
     for face in faces:
-        side = face @ normal - limit
-        rim.extend(face[np.abs(side) <= _EPSILON])
-        if (side <= _EPSILON).all():
+        side = [sign * p[axis] - limit for p in face]
+        rim += [p for p, s in zip(face, side, strict=True) if abs(s) <= _EPSILON]
+        if max(side) <= _EPSILON:
             kept.append(face)
             continue
         cut = True
-        points: list[Floats] = []
-        for i in range(len(face)):
-            j = (i + 1) % len(face)
-            if side[i] <= _EPSILON:
-                points.append(face[i])
-            if min(side[i], side[j]) < -_EPSILON and max(side[i], side[j]) > _EPSILON:
-                crossing = face[i] + side[i] / (side[i] - side[j]) * (face[j] - face[i])
+        points: list[_Point] = []
+        for i, (p, s) in enumerate(zip(face, side, strict=True)):
+            if s <= _EPSILON:
+                points.append(p)
+            q, t = face[i - len(face) + 1], side[i - len(face) + 1]
+            if min(s, t) < -_EPSILON and max(s, t) > _EPSILON:
+                part = s / (s - t)
+                crossing = [x + part * (y - x) for x, y in zip(p, q, strict=True)]
                 points.append(crossing)
                 rim.append(crossing)
         if len(points) > 2:
-            kept.append(np.array(points))
+            kept.append(points)
     if cut and kept and len(rim) > 2:
-        kept.append(_ring(np.array(rim), normal))
+        kept.append(_ring(rim, axis, sign))
     return kept
 
 
-def _ring(points: Floats, normal: Floats) -> Floats:
-    """Points of a convex polygon in order, counter-clockwise seen against the normal."""
-    middle = points.mean(axis=0)
-    u = np.cross(normal, [1.0, 0.0, 0.0] if abs(normal[0]) < 0.9 else [0.0, 1.0, 0.0])
-    u /= np.linalg.norm(u)
-    v = np.cross(normal, u)
-    offset = points - middle
-    return np.asarray(points[np.argsort(np.arctan2(offset @ v, offset @ u))])
+def _ring(points: list[_Point], axis: int, sign: float) -> _Face:
+    """Points of a convex polygon in order, counter-clockwise seen from where the axis points."""
+    u, v = (axis + 1) % 3, (axis + 2) % 3
+    u0 = sum(p[u] for p in points) / len(points)
+    v0 = sum(p[v] for p in points) / len(points)
+    return sorted(points, key=lambda p: sign * math.atan2(p[v] - v0, p[u] - u0))
 
 
-def _volume(faces: list[Floats]) -> float:
+def _volume(faces: list[_Face]) -> float:
     """Sum of the tetrahedra from the origin to the faces' triangles (divergence theorem)."""
     total = 0.0
-    for face in faces:
-        fan = np.cross(face[1:-1], face[2:])
-        total += float((fan @ face[0]).sum())
+    for (ax, ay, az), *rest in faces:
+        for (bx, by, bz), (cx, cy, cz) in pairwise(rest):
+            total += ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
     return max(total / 6.0, 0.0)
 
 
@@ -128,14 +132,36 @@ def match_boxes(
 ) -> list[tuple[int, int, float]]:
     """One-to-one (index in a, index in b, IoU) of boxes at one instant: largest total IoU."""
     iou = np.zeros((len(a), len(b)))
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            if isinstance(x, Box3D) and isinstance(y, Box3D):
-                iou[i, j] = np.nan_to_num(iou_3d(x, y))
-            elif isinstance(x, Box2D) and isinstance(y, Box2D):
-                iou[i, j] = np.nan_to_num(iou_2d(x, y))
+    for i, j in np.argwhere(_touching(a, b)).tolist():
+        x, y = a[i], b[j]
+        if isinstance(x, Box3D) and isinstance(y, Box3D):
+            iou[i, j] = np.nan_to_num(iou_3d(x, y))
+        elif isinstance(x, Box2D) and isinstance(y, Box2D):
+            iou[i, j] = np.nan_to_num(iou_2d(x, y))
     iou = np.where(iou >= min_iou, iou, 0.0)
     rows, columns = linear_sum_assignment(iou, maximize=True)
     return [
         (int(i), int(j), float(iou[i, j])) for i, j in zip(rows, columns, strict=True) if iou[i, j]
     ]
+
+
+def _touching(a: Sequence[Box2D | Box3D], b: Sequence[Box2D | Box3D]) -> npt.NDArray[np.bool_]:
+    """Pairs (A, B) whose upright bounds overlap: the others need no exact answer."""
+    low_a, high_a = _bounds(a)
+    low_b, high_b = _bounds(b)
+    overlap = (low_a[:, None] <= high_b[None]) & (low_b[None] <= high_a[:, None])
+    return np.asarray(overlap.all(axis=-1))
+
+
+def _bounds(boxes: Sequence[Box2D | Box3D]) -> tuple[Floats, Floats]:
+    """Lowest and highest corner (N, 3) of each box; a rectangle has no third dimension."""
+    rows = []
+    for box in boxes:
+        if isinstance(box, Box3D):
+            corners = box_corners(box.center_m, box.size_lwh_m, box.quaternion_wxyz)
+            rows.append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
+        else:
+            x0, y0, x1, y1 = box.xyxy_px
+            rows.append(np.array([x0, y0, 0.0, x1, y1, 0.0]))
+    stack = np.array(rows).reshape(-1, 6)
+    return stack[:, :3], stack[:, 3:]
