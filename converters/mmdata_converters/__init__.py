@@ -16,4 +16,8 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("folder", "mmdata_converters.folder:FolderConverter"),
     Entry("kitti", "mmdata_converters.kitti:KittiConverter"),
     Entry("nuscenes", "mmdata_converters.nuscenes:NuScenesConverter"),
+    Entry(
+        "argoverse2", "mmdata_converters.argoverse2:Argoverse2Converter", ("pyarrow",), "parquet"
+    ),
+    Entry("pandaset", "mmdata_converters.pandaset:PandaSetConverter"),
 )
