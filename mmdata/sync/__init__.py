@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmdata.sync.clockmap import apply_windows as apply_windows
     from mmdata.sync.clockmap import fit_clock as fit_clock
     from mmdata.sync.clockmap import fit_clock_windows as fit_clock_windows
+    from mmdata.sync.clockmap import fit_streams as fit_streams
     from mmdata.sync.content import ContentConfig as ContentConfig
     from mmdata.sync.correlate import OffsetEstimate as OffsetEstimate
     from mmdata.sync.correlate import Signal as Signal
@@ -34,6 +35,7 @@ _HOMES = {
     "apply_windows": "clockmap",
     "fit_clock": "clockmap",
     "fit_clock_windows": "clockmap",
+    "fit_streams": "clockmap",
     "ContentConfig": "content",
     "OffsetEstimate": "correlate",
     "Signal": "correlate",

@@ -11,7 +11,7 @@ offset here includes it, and says so.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mmdata.clocks import ClockMap
 from mmdata.errors import SyncError
+from mmdata.streams import Stream
 
 Stamps = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -69,6 +70,18 @@ class ClockFit:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Attributes of ``/clocks/<clock>`` in an episode file."""
+        return {
+            "offset_ns": round(self.offset_ns),
+            "skew_ppm": self.skew_ppm,
+            "offset_sigma_ns": self.offset_sigma_ns,
+            "method": self.method,
+            "n": self.n,
+            "valid_from_ns": self.valid_from_ns,
+            "valid_to_ns": self.valid_to_ns,
+        }
 
 
 def fit_clock(device_ns: Stamps, host_ns: Stamps) -> ClockFit:
@@ -138,6 +151,26 @@ def fit_clock_windows(
         if count == 1 or np.count_nonzero(inside) >= 2 * SUBSETS:
             fits.append(fit_clock(device[inside], host[inside]))
     return tuple(fits)
+
+
+def fit_streams(
+    streams: Mapping[str, Stream], *, window_s: float = 60.0
+) -> dict[str, tuple[ClockFit, ...]]:
+    """Maps from each stream's header clock to the receive clock, by stream name.
+
+    Streams without both stamps, with equal ones, or too short for a map are left out. Mapped stamps
+    are ``apply_windows(fits, stream.source_ns)``; they hold the least delay of the transport.
+    """
+    found = {}
+    for name, stream in streams.items():
+        source, receive = stream.source_ns, stream.receive_ns
+        if source is None or receive is None or np.array_equal(source, receive):
+            continue
+        try:
+            found[name] = fit_clock_windows(source, receive, window_s=window_s)
+        except SyncError:
+            continue  # too short: the caller sees that it is missing
+    return found
 
 
 def apply_windows(fits: Sequence[ClockFit], device_ns: Stamps) -> Stamps:

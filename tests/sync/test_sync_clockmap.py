@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmdata.errors import SyncError
-from mmdata.sync.clockmap import apply_windows, fit_clock, fit_clock_windows
+from mmdata.simulate import StreamFaults, inject, pick_place
+from mmdata.sync.clockmap import apply_windows, fit_clock, fit_clock_windows, fit_streams
 
 DEVICE_START = 5_000_000_000
 
@@ -91,3 +92,22 @@ def test_too_little_is_refused() -> None:
         fit_clock(np.arange(10) * 10**9, np.arange(10) * 10**9)
     with pytest.raises(SyncError):
         fit_clock_windows(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def test_streams_of_a_recording() -> None:
+    names = ["joint_states", "eef_pose", "tactile"]
+    clean = pick_place(seed=5, streams=names)
+    skewed = inject(clean, {"joint_states": StreamFaults(skew_ppm=150)}, seed=1)
+    found = fit_streams(skewed.streams)
+    # The tactile array has no header, so there is no second clock to map.
+    assert set(found) == {"joint_states", "eef_pose"}
+    (fit,) = found["joint_states"]
+    # The header runs fast by 150 ppm, so its map runs slow by as much.
+    assert fit.skew_ppm == pytest.approx(-150, abs=5)
+    source = skewed.streams["joint_states"].source_ns
+    assert source is not None
+    true = skewed.raw["joint_states"].true_ns
+    mapped = apply_windows(found["joint_states"], source)
+    assert np.ptp(mapped - true) < 50_000  # the skew is gone; the least delay remains
+    assert (mapped - true).min() > 0
+    assert set(fit.to_attrs()) >= {"offset_ns", "skew_ppm", "offset_sigma_ns", "method", "n"}
