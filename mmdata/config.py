@@ -82,6 +82,9 @@ class ConvertConfig(_Strict):
     split: SplitConfig = SplitConfig(topic=None, gap_s=None, clip_s=None)
     stamps: Literal["auto", "header", "receive"] = "auto"
     profile: Literal["default", "interchange"] = "default"
+    images: Literal["keep", "h264", "jpeg", "lossless"] = Field(
+        "keep", description="keep: compressed frames as they are, raw 8-bit frames as H.264"
+    )
 
 
 def read_config(path: Path, model: type[Model]) -> Model:

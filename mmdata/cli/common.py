@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-FINE, FINDINGS, USAGE = 0, 1, 2
+FINE, FINDINGS, USAGE, INTERRUPTED = 0, 1, 2, 130
 _PLAIN_INTERVAL_S = 5.0
 
 JsonOption = typer.Option(False, "--json", help="Print one JSON document instead of text.")
@@ -146,6 +146,11 @@ class ProgressLines:
                 eta = (total - done) / max(rate, 1e-9)
                 warn(f"{name}: {done:,} of {total:,} {unit}, {rate:,.0f}/s, {eta:.0f} s left")
             self._said[name] = (began, now)
+
+    def overall(self, done: int, total: int) -> None:
+        """Jobs done of all jobs; a bar above the others when there is more than one."""
+        if total > 1 and self._bars is not None:
+            self.update("all logs", done, total, "logs")
 
     def finish(self, name: str) -> None:
         """Take the bar of finished work away."""

@@ -9,6 +9,7 @@ import typer
 
 from mmdata.cli.common import (
     FINDINGS,
+    INTERRUPTED,
     USAGE,
     JsonOption,
     ProgressLines,
@@ -23,6 +24,7 @@ from mmdata.cli.common import (
 
 if TYPE_CHECKING:
     from mmdata.config import ConvertConfig
+    from mmdata.conversion.batch import BatchPlan
     from mmdata.conversion.job import JobResult
     from mmdata.conversion.sources import Found
 
@@ -102,6 +104,7 @@ def convert(
         None, "--config", "-c", help="YAML; `mmdata config init LOG` writes one."
     ),
     format: str = typer.Option(None, "--format", help="Format, when it is not recognised."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Logs converted at a time."),
     split_topic: str = typer.Option(None, help="Start an episode at each message of this topic."),
     split_gap: float = typer.Option(None, help="Start an episode after a pause of SECONDS."),
     clip: float = typer.Option(None, help="Cut into clips of SECONDS."),
@@ -109,43 +112,87 @@ def convert(
     stamps: str = typer.Option(
         None, help="auto | header | receive: which stamps are the time base."
     ),
+    images: str = typer.Option(
+        None, help="keep (raw 8-bit frames become H.264) | h264 | jpeg | lossless."
+    ),
     profile: str = typer.Option(
         None, help="default (Blosc) | interchange (only filters that ship with h5py)."
     ),
-    overwrite: bool = typer.Option(False, help="Replace episodes that exist."),
+    overwrite: bool = typer.Option(False, help="Convert all again, replacing what exists."),
+    retry: bool = typer.Option(False, help="Try logs again that were quarantined."),
+    dry_run: bool = typer.Option(False, help="Only say what would be done."),
+    engine: str = typer.Option("local", help="local | ray."),
+    address: str = typer.Option(None, help="Address of a running Ray cluster."),
     json: bool = JsonOption,
 ) -> None:
     """Convert logs into episodes; bad logs are quarantined with a reason, the rest goes on.
 
+    What is done and unchanged is skipped when run again (see ledger.jsonl in the output folder).
+
     Examples:
       mmdata convert drive.mcap -o episodes
-      mmdata convert logs/ -o episodes --split-gap 2
+      mmdata convert logs/ -o episodes -j 4 --split-gap 2
     """
     with one_line_errors():
-        from mmdata.conversion.job import try_convert
+        from mmdata.conversion.batch import plan_batch, run_batch
         from mmdata.conversion.sources import find_sources
 
-        settings = _settings(config, split_topic, split_gap, clip, rate, stamps, profile)
+        if engine not in ("local", "ray"):
+            fail(f"--engine is local or ray, not {engine!r}", USAGE)
+        settings = _settings(config, split_topic, split_gap, clip, rate, stamps, profile, images)
         found = find_sources(logs, format)
-        out.mkdir(parents=True, exist_ok=True)
+        plan = plan_batch(found.sources, out, settings, retry=retry, overwrite=overwrite)
+        if dry_run:
+            _print_plan(found, plan, json)
+            return
         results: list[JobResult] = []
         with ProgressLines(quiet=json) as progress:
-            for source in found.sources:
-                results.append(
-                    try_convert(
-                        source,
-                        out,
-                        settings,
-                        overwrite=overwrite,
-                        progress=lambda done, total, name=source.episode_id: progress.update(  # type: ignore[misc]
-                            name, done, total
-                        ),
-                    )
+            batch = run_batch(
+                plan, out, settings, jobs=jobs, engine="ray" if engine == "ray" else "local",
+                address=address, overwrite=overwrite, progress=progress.update,
+            )  # fmt: skip
+            try:
+                for result in batch:
+                    results.append(result)
+                    progress.finish(result.source.episode_id)
+                    progress.overall(len(results), len(plan.todo))
+                    if not json:
+                        _print_result(result)
+            except KeyboardInterrupt:
+                batch.close()
+                warn(
+                    f"stopped: {len(results)} of {len(plan.todo)} logs are done; "
+                    "run the same command to go on"
                 )
-                progress.finish(source.episode_id)
-                if not json:
-                    _print_result(results[-1])
-        _report(found, results, json)
+                raise typer.Exit(INTERRUPTED) from None
+        _report(found, plan, results, json)
+
+
+def _print_plan(found: Found, plan: BatchPlan, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "todo": [
+                    {"source": s.label, "format": s.format, "episode_id": s.episode_id}
+                    for s in plan.todo
+                ],
+                "settled": [
+                    {"source": s.label, "status": e.status, "reason": e.reason}
+                    for s, e in plan.settled
+                ],
+                "quarantined": [
+                    {"source": str(u.path), "reason": u.reason} for u in found.unreadable
+                ],
+                "ignored": [str(path) for path in found.ignored],
+            }
+        )
+        return
+    for source in plan.todo:
+        typer.echo(f"convert  {source.label}  ({source.format}) -> {source.episode_id}.h5")
+    for source, entry in plan.settled:
+        typer.echo(f"skip     {source.label}  ({entry.reason or entry.status})")
+    for unreadable in found.unreadable:
+        typer.echo(f"refuse   {unreadable.path}  ({unreadable.reason})")
 
 
 def _settings(
@@ -156,6 +203,7 @@ def _settings(
     rate: float | None,
     stamps: str | None,
     profile: str | None,
+    images: str | None,
 ) -> ConvertConfig:
     from mmdata.config import ConvertConfig, read_config
     from mmdata.errors import ConfigError
@@ -168,7 +216,7 @@ def _settings(
         given["split"] = {**given.get("split", {}), **changed}
     if rate is not None:
         given["timelines"] = [*(given.get("timelines") or []), {"rate_hz": rate}]
-    for name, value in (("stamps", stamps), ("profile", profile)):
+    for name, value in (("stamps", stamps), ("profile", profile), ("images", images)):
         if value is not None:
             given[name] = value
     try:
@@ -197,11 +245,17 @@ def _print_result(result: JobResult) -> None:
         typer.echo(f"  note: {problem}")
 
 
-def _report(found: Found, results: list[JobResult], as_json: bool) -> None:
+def _report(found: Found, plan: BatchPlan, results: list[JobResult], as_json: bool) -> None:
     quarantined = [
         *({"source": str(u.path), "reason": u.reason} for u in found.unreadable),
         *({"source": r.source.label, "reason": r.reason} for r in results if r.reason is not None),
+        *(
+            {"source": s.label, "reason": e.reason}
+            for s, e in plan.settled
+            if e.status == "quarantined"
+        ),
     ]
+    skipped = [s.label for s, e in plan.settled if e.status == "done"]
     if as_json:
         print_json(
             {
@@ -228,6 +282,7 @@ def _report(found: Found, results: list[JobResult], as_json: bool) -> None:
                 ],
                 "topics": {r.source.label: r.topics for r in results if r.reason is None},
                 "ignored": [str(path) for path in found.ignored],
+                "skipped": skipped,
             }
         )  # fmt: skip
     else:
@@ -235,8 +290,12 @@ def _report(found: Found, results: list[JobResult], as_json: bool) -> None:
             warn(f"quarantined {unreadable.path}: {unreadable.reason}")
         written = sum(len(r.episodes) for r in results)
         ignored = f", {len(found.ignored)} files that are no logs ignored" if found.ignored else ""
-        typer.echo(f"{written} episodes, {len(quarantined)} quarantined{ignored}")
-    if not results and not found.unreadable:
+        done = f", {len(skipped)} done before" if skipped else ""
+        typer.echo(f"{written} episodes, {len(quarantined)} quarantined{done}{ignored}")
+        retry = [e for _, e in plan.settled if e.status == "quarantined"]
+        if retry:
+            typer.echo(f"{len(retry)} logs were quarantined before and not tried; --retry does")
+    if not found.sources and not found.unreadable:
         raise typer.Exit(USAGE)
     if quarantined:
         raise typer.Exit(FINDINGS)

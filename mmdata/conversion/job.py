@@ -16,13 +16,14 @@ import numpy as np
 from mmdata import __version__, registry
 from mmdata.align import build_timeline, default_timelines
 from mmdata.config import ConvertConfig, SensorConfig
+from mmdata.conversion.images import ImageStage
 from mmdata.conversion.sources import Source
 from mmdata.conversion.split import find_boundaries
 from mmdata.episode import Timeline
 from mmdata.errors import ConversionError, MmdataError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
 from mmdata.recording import Batch, Dropped, Recording, stream_names
-from mmdata.store import EpisodeWriter
+from mmdata.store import EpisodeWriter, open_episode
 from mmdata.streams import Stream, StreamInfo
 
 Progress = Callable[[int, int], None]
@@ -53,6 +54,7 @@ class JobResult:
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
     reason: str | None = None
     seconds: float = 0.0
+    sha256: str | None = None
 
 
 def convert_source(
@@ -61,12 +63,15 @@ def convert_source(
     config: ConvertConfig | None = None,
     *,
     overwrite: bool = False,
+    resuming: bool = False,
     progress: Progress | None = None,
 ) -> JobResult:
     """Convert one recording into episodes in the folder `out`.
 
     All of it or nothing: when anything goes wrong, none of its episodes stays behind. progress is
-    called with messages done and messages in all.
+    called with messages done and messages in all. resuming: an episode that this very source and
+    configuration made before (by a run that was killed) is replaced; others never are, unless
+    overwrite.
 
     Raises ConversionError (and any MmdataError) with a reason a user can act on; OSError passes.
     """
@@ -74,7 +79,7 @@ def convert_source(
     began = time.perf_counter()
     result = JobResult(source)
     with registry.converter(source.format).open(source.path, source.part) as recording:
-        job = _Job(source, out, config, recording, overwrite)
+        job = _Job(source, out, config, recording, overwrite, resuming)
         try:
             job.run(progress)
         except BaseException:
@@ -84,6 +89,7 @@ def convert_source(
         result.dropped = [*recording.account.dropped_list(), *job.dropped]
         result.problems = [*recording.account.problem_lines(), *job.notes]
         result.topics = job.topics()
+        result.sha256 = job.source_sha256
     result.seconds = time.perf_counter() - began
     return result
 
@@ -94,12 +100,15 @@ def try_convert(
     config: ConvertConfig | None = None,
     *,
     overwrite: bool = False,
+    resuming: bool = False,
     progress: Progress | None = None,
 ) -> JobResult:
     """`convert_source`, with a failure as the result's `reason`: one bad log stops no batch."""
     began = time.perf_counter()
     try:
-        return convert_source(source, out, config, overwrite=overwrite, progress=progress)
+        return convert_source(
+            source, out, config, overwrite=overwrite, resuming=resuming, progress=progress
+        )
     except (MmdataError, OSError) as error:
         reason = str(error) or type(error).__name__
     except MemoryError:
@@ -115,7 +124,9 @@ class _Job:
         config: ConvertConfig,
         recording: Recording,
         overwrite: bool,
+        resuming: bool,
     ) -> None:
+        self.resuming = resuming
         self.source = source
         self.out = out
         self.config = config
@@ -124,7 +135,9 @@ class _Job:
         self.episodes: list[EpisodeResult] = []
         self.dropped: list[Dropped] = []
         self.notes: list[str] = []
+        self.source_sha256: str | None = None
         self._writers: dict[int, EpisodeWriter] = {}
+        self._stages: dict[int, ImageStage] = {}
         self._began: dict[int, float] = {}
         self._streams: dict[str, set[str]] = {}
         self._samples: dict[str, int] = {}
@@ -214,8 +227,11 @@ class _Job:
 
     def _append(self, number: int, info: StreamInfo, batch: Batch) -> None:
         writer = self._writers.get(number) or self._open(number)
+        if info is not batch.info:
+            batch = replace(batch, info=info)
+        batch = self._stages[number].apply(batch)
         if info.name not in writer.counts:
-            writer.add_stream(info)
+            writer.add_stream(batch.info)
         writer.append(
             info.name,
             batch.source_ns,
@@ -232,15 +248,31 @@ class _Job:
         if any(e.path == path for e in self.episodes):
             raise ConversionError(f"samples of {episode_id} came after it was closed")
         self._began[number] = time.perf_counter()
+        self._stages[number] = ImageStage(self.config.images)
         self._writers[number] = EpisodeWriter(
             path,
             episode_id,
             profile=self.config.profile,
             stamps=self.config.stamps,
-            overwrite=self.overwrite,
+            overwrite=self.overwrite or self._is_ours(path),
             replace_partial=True,
         )
         return self._writers[number]
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether an existing episode is this source's: a run that was killed had finished it."""
+        if not path.exists():
+            return False
+        try:
+            with open_episode(path) as episode:
+                sources = episode.provenance.get("sources", [])
+                part = episode.provenance.get("part", "")
+                same_config = episode.provenance.get("config_sha256") == config_hash(self.config)
+        except (MmdataError, OSError):
+            return False
+        mine = [(p.name, s) for p, s in zip(self.recording.files, self._sizes, strict=True)]
+        theirs = [(s["name"], s["bytes"]) for s in sources]
+        return bool(mine == theirs and part == self.source.part and same_config and self.resuming)
 
     def _close_before(self, not_before_ns: int, digests: Future[list[str]]) -> None:
         passed = int(np.searchsorted(self._boundaries, not_before_ns, side="right"))
@@ -253,7 +285,10 @@ class _Job:
         writer.set_metadata(**{**self.recording.metadata, **self.config.metadata})
         for layer, document in self.recording.layers.items():
             writer.set_annotations(layer, document)
+        self.source_sha256 = _joint_hash(digests.result())
         writer.set_provenance(self._provenance(number, digests.result()))
+        for name, loss in self._stages.pop(number).measured().items():
+            writer.set_stream_attrs(name, loss)
         path = writer.close(self._timelines)
         del self._writers[number]
         assert writer.clocks is not None
@@ -334,9 +369,7 @@ class _Job:
             "converter": self.source.format,
             "mmdata_version": __version__,
             "config": config,
-            "config_sha256": hashlib.sha256(
-                json.dumps(config, sort_keys=True).encode()
-            ).hexdigest(),
+            "config_sha256": config_hash(self.config),
         }
         if self.source.part:
             facts["part"] = self.source.part
@@ -377,6 +410,19 @@ def configured_rig(found: Rig, configured: Mapping[str, SensorConfig]) -> Rig:
             camera,
         )
     return Rig(sensors.values())
+
+
+def config_hash(config: ConvertConfig) -> str:
+    """Hash of everything in a configuration that differs from the defaults."""
+    document = json.dumps(config.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _joint_hash(digests: list[str]) -> str:
+    """One hash over a recording's files: that of the only file, or of all their hashes."""
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def _sha256(path: Path) -> str:

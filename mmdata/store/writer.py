@@ -7,6 +7,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -177,6 +178,14 @@ class EpisodeWriter:
                 )
             if n:
                 self._append(known, stamp_columns, batch)
+
+    def set_stream_attrs(self, stream: str, attrs: Mapping[str, Any]) -> None:
+        """Add facts to a stream's `attrs` (settings, measured quality)."""
+        with self._lock:
+            known = self._streams[stream]
+            known.info = replace(known.info, attrs={**known.info.attrs, **attrs})
+            self._journal.declare("stream", layout.info_to_json(known.info))
+            self._dirty = True
 
     def set_rig(self, rig: Rig) -> None:
         """Intrinsics and extrinsics of the episode."""
