@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmdata.loaders.batches import MixedDataset as MixedDataset
+    from mmdata.loaders.batches import iterate as iterate
     from mmdata.loaders.dataset import EpisodeDataset as EpisodeDataset
-    from mmdata.loaders.iterate import MixedDataset as MixedDataset
-    from mmdata.loaders.iterate import iterate as iterate
     from mmdata.loaders.recipe import Recipe as Recipe
     from mmdata.loaders.samplers import BatchSampler as BatchSampler
     from mmdata.loaders.samplers import BlockShuffle as BlockShuffle
@@ -23,7 +23,7 @@ _HOMES = {
     "BatchSampler": "samplers",
     "BlockShuffle": "samplers",
     "EpisodeDataset": "dataset",
-    "MixedDataset": "iterate",
+    "MixedDataset": "batches",
     "Mixture": "samplers",
     "Recipe": "recipe",
     "SampleSpec": "spec",
@@ -31,7 +31,7 @@ _HOMES = {
     "Shuffle": "samplers",
     "Statistics": "statistics",
     "compute_statistics": "statistics",
-    "iterate": "iterate",
+    "iterate": "batches",
 }
 
 __all__ = list(_HOMES)

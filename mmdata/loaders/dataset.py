@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmdata.loaders.statistics import Statistics
 
 _EPISODE_BYTES = 1 << 30
-_PICTURE_BYTES = 256 << 20
+_FRAME_BYTES = 384 << 20
 
 
 class EpisodeDataset:
@@ -40,7 +40,7 @@ class EpisodeDataset:
 
     source: folder, list of paths or URLs, manifest file, or facts of a split. Sample n lies in the
     episode and at the tick that order of path and of time give it. Episodes are read when they are
-    needed; what is held is bounded: episode_bytes for stamps, signals and offsets, picture_bytes
+    needed; what is held is bounded: episode_bytes for stamps, signals and offsets, frame_bytes
     for decoded video, both per process. Threads may share a dataset. After a fork, or pickled to
     another process, it opens its files anew.
 
@@ -57,12 +57,12 @@ class EpisodeDataset:
         split: str | None = None,
         workers: int = 0,
         episode_bytes: int = _EPISODE_BYTES,
-        picture_bytes: int = _PICTURE_BYTES,
+        frame_bytes: int = _FRAME_BYTES,
     ) -> None:
         self.spec = spec
         self.split_name = split
         self.workers = workers
-        self.episode_bytes, self.picture_bytes = episode_bytes, picture_bytes
+        self.episode_bytes, self.frame_bytes = episode_bytes, frame_bytes
         if isinstance(source, list | tuple) and source and isinstance(source[0], EpisodeFacts):
             facts = list(source)
         else:
@@ -81,6 +81,7 @@ class EpisodeDataset:
         self.statistics = statistics
         if statistics is not None:
             self._scalings = statistics.scalings(spec)
+        self._near = False
         self._fresh()
         self._ends = np.cumsum(self._counts())
         self._ends_list: list[int] = self._ends.tolist()
@@ -123,12 +124,16 @@ class EpisodeDataset:
         sample["episode"] = episode
         return sample
 
-    def batch(self, numbers: Sequence[int] | NDArray[Any], empty: Any = np.empty) -> dict[str, Any]:
+    def batch(self, numbers: Sequence[int] | NDArray[Any], empty: Any = None) -> dict[str, Any]:
         """Samples stacked, each written straight to its place in the batch.
 
-        empty(shape, dtype): how batch arrays are allocated (shared memory, pinned memory). Text
-        becomes a list. Raises ConfigError when samples differ in shape.
+        empty(shape, dtype): how batch arrays are allocated (shared memory, pinned memory); absent,
+        in memory that is used again once a batch is let go. Text becomes a list.
+        Raises ConfigError when samples differ in shape.
         """
+        if self._pid != os.getpid():
+            self._fresh()  # decoders and locks of the parent are not ours
+        empty = self._caches.memory.empty if empty is None else empty
         located = [self.locate(n) for n in numbers]
         parts = [(self._episode(e), w) for e, w in located]
         result: dict[str, Any] = {"episode": np.array([e for e, _ in located], np.int64)}
@@ -148,6 +153,28 @@ class EpisodeDataset:
     def __getitems__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """What a torch DataLoader asks for: a finished batch."""
         return self.batch(numbers)
+
+    def block_size(self, gops: int = 2) -> int:
+        """Samples that `gops` groups of pictures make, for `BlockShuffle`; 64 without video.
+
+        Taken from the first episode's video with the longest groups.
+        """
+        self._require_statistics()
+        data = self._episode(int(np.argmax(self.counts > 0)))
+        longest = 0.0
+        for items in data.items.values():
+            video = getattr(items, "video", None)
+            if video is not None and len(data):
+                frames = video.gop * gops
+                longest = max(longest, frames * len(data) / max(1, int((video.uses > 0).sum())))
+        return max(1, round(longest)) if longest else 64
+
+    def expect(self, near: bool) -> None:
+        """Say whether samples will be asked for near one another (`Order.near`).
+
+        If so, what is decoded on the way to a frame is kept for the windows that follow.
+        """
+        self._near = self._caches.frames.keep = near
 
     # -- derived datasets --------------------------------------------------------------------
 
@@ -192,7 +219,7 @@ class EpisodeDataset:
             split=split,
             workers=self.workers,
             episode_bytes=self.episode_bytes,
-            picture_bytes=self.picture_bytes,
+            frame_bytes=self.frame_bytes,
         )
 
     def _fresh(self) -> None:
@@ -200,11 +227,12 @@ class EpisodeDataset:
         self._lock = threading.Lock()
         self._held: OrderedDict[int, EpisodeData] = OrderedDict()
         self._held_bytes = 0
-        self._caches = Caches(self.picture_bytes)
+        self._caches = Caches(self.frame_bytes)
+        self._caches.frames.keep = self._near
 
     def _episode(self, number: int) -> EpisodeData:
         if self._pid != os.getpid():
-            self._fresh()  # decoders and locks of the parent are not ours
+            self._fresh()
         data = self._held.get(number)
         if data is not None:
             if len(self._held) > 1:

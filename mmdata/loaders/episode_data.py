@@ -99,6 +99,13 @@ class EpisodeData:
             if isinstance(items, TableItems) and name not in self._raw
         }
         self.kept = self._kept(residuals, inside)
+        for name, items in self.items.items():
+            video = getattr(items, "video", None)
+            if video is not None:
+                seen = self.slots[name].seen[self.kept]
+                video.uses = np.bincount(
+                    seen[seen >= 0], minlength=len(self.stamps[self.keys[name].info.name])
+                )
         self.nbytes = self._nbytes()
 
     def __len__(self) -> int:

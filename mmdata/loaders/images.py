@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from mmdata.errors import ConfigError, FormatError
 from mmdata.loaders.spec import ImageSpec
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -75,14 +77,21 @@ def finish(image: Array, spec: ImageSpec, bgr: bool = False, out: Array | None =
     return out
 
 
-def finish_planes(planes: Array, spec: ImageSpec, out: Array | None = None) -> Array:
-    """The same for a frame that comes as (C, H, W) planes."""
-    if spec.layout == "chw" and spec.size_hw in (None, planes.shape[1:]) and not spec.crop_tlhw:
-        if out is None:
-            return planes
-        np.copyto(out, planes)
-        return out
-    return finish(np.asarray(cv2.merge(list(planes))), spec, out=out)
+def processed_shape(full_hw: tuple[int, int], spec: ImageSpec, channels: int = 3) -> Shape:
+    """Shape of a processed frame."""
+    height, width = spec.size_hw or (spec.crop_tlhw or (0, 0, *full_hw))[2:]
+    return (channels, height, width) if spec.layout == "chw" else (height, width, channels)
+
+
+def finish_planes(planes: Sequence[Array], spec: ImageSpec, out: Array) -> Array:
+    """The same as `finish` for a frame that comes as (H, W) planes."""
+    if spec.layout == "hwc" or spec.size_hw is not None or spec.crop_tlhw is not None:
+        return finish(np.asarray(cv2.merge(list(planes))), spec, out=out)
+    if out.shape != (len(planes), *planes[0].shape):
+        raise FormatError(f"a frame of {planes[0].shape} among frames of shape {out.shape}")
+    for target, plane in zip(out, planes, strict=True):
+        np.copyto(target, plane)
+    return out
 
 
 def finish_depth(depth: Array, spec: ImageSpec | None) -> Array:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mmdata import media
 from mmdata.loaders import images
 from mmdata.loaders.chunks import ByteSource, ChunkTable
+from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.plan import Key
-from mmdata.loaders.video import DecoderPool, PictureCache, Video
+from mmdata.loaders.video import DecoderPool, FrameCache, Video
 from mmdata.streams import VIDEO_ENCODINGS, Kind, Stream, offsets_name
 
 Array = NDArray[Any]
@@ -25,12 +26,13 @@ _WHOLE_FIELD_BYTES = 64 << 20
 class Caches:
     """What all episodes of one process share. Bounded in bytes."""
 
-    picture_bytes: int
-    pictures: PictureCache = field(init=False)
+    frame_bytes: int
+    frames: FrameCache = field(init=False)
+    memory: BatchMemory = field(default_factory=BatchMemory)
     decoders: DecoderPool = field(default_factory=DecoderPool)
 
     def __post_init__(self) -> None:
-        self.pictures = PictureCache(self.picture_bytes)
+        self.frames = FrameCache(self.frame_bytes, self.memory)
 
 
 class Rows:
@@ -93,6 +95,8 @@ class TableItems:
 
 class EachItems:
     """Samples read and processed one at a time by a function `one(i, out)`."""
+
+    video: Video | None = None
 
     def __init__(self, one: Callable[[int, Array], Any], nbytes: int) -> None:
         self._one = one
@@ -175,16 +179,15 @@ def _image(
             encoding,
             lambda i: rows[i].tobytes(),
             keyframe,
-            caches.pictures,
+            key.image,
+            caches.frames,
             caches.decoders,
             recorded=np.asarray(arrays["recorded"][:]) if "recorded" in arrays else None,
             extradata=key.info.attrs.get("extradata"),
         )
-
-        def picture(i: int, out: Array | None) -> Array:
-            return images.finish_planes(video.frame(i), key.image, out)
-
-        return _learning(key, picture, rows.nbytes + 3 * 8 * len(keyframe), len(stream))
+        items = _learning(key, video.frame, rows.nbytes + 3 * 8 * len(keyframe), len(stream))
+        items.video = video
+        return items
     if encoding == "raw":
         pixel_format = str(key.info.attrs.get("pixel_format", "rgb8"))
 

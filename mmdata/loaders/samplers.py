@@ -17,7 +17,7 @@ Numbers = NDArray[np.int64]
 _CHUNK = 8192
 _ROUNDS = 6
 _SMALL = 1 << 16
-_MIX_CHUNK = 1 << 16
+_MIX_CHUNK = 1 << 12
 
 
 class Order(Protocol):
@@ -25,6 +25,11 @@ class Order(Protocol):
 
     @property
     def seed(self) -> int: ...
+    @property
+    def near(self) -> bool:
+        """Whether samples that follow one another lie near one another."""
+        ...
+
     def __len__(self) -> int: ...
     def lanes(self, workers: int) -> int:
         """Into how many shards a rank's samples are best cut for its workers."""
@@ -85,6 +90,7 @@ class Sequential:
     """Every sample in its place: episode after episode, tick after tick."""
 
     seed = 0
+    near = True
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -110,6 +116,8 @@ class Sequential:
 class Shuffle(Sequential):
     """Every sample once per epoch, anywhere."""
 
+    near = False
+
     def __init__(self, n: int, seed: int = 0) -> None:
         super().__init__(n)
         self.seed = seed
@@ -130,6 +138,8 @@ class BlockShuffle:
     counts: (E,) samples per episode. block: samples per block, best a whole number of GOPs
     (`EpisodeDataset.block_size`).
     """
+
+    near = True
 
     def __init__(
         self, counts: Sequence[int] | NDArray[Any], block: int, open_blocks: int = 4, seed: int = 0
@@ -214,6 +224,7 @@ class Mixture:
         self._edges = np.concatenate([[0.0], np.cumsum(shares)])
         self._edges[-1] = 1.0
         self._offsets = np.cumsum([0, *(len(order) for order in orders)])
+        self.near = any(order.near for order in orders)
 
     def __len__(self) -> int:
         return self.samples

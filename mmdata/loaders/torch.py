@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import MissingDependencyError
+from mmdata.loaders.batches import MixedDataset
 from mmdata.loaders.dataset import EpisodeDataset
-from mmdata.loaders.iterate import MixedDataset
 from mmdata.loaders.samplers import BatchSampler, Order
 
 try:
@@ -75,6 +75,7 @@ class EpisodeLoader:
             order, batch_size, rank=rank, ranks=ranks, workers=workers, tail=tail
         )
         self._reader = _Reader(self.sampler)
+        dataset.expect(order.near)
         self._loader: DataLoader[Any] = DataLoader(
             TorchDataset(dataset),
             batch_sampler=self._reader,

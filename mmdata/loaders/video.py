@@ -1,7 +1,8 @@
-"""Random access into stored video: every group of pictures is decoded once, frames are shared.
+"""Random access into stored video: a group of pictures is decoded once and serves many windows.
 
-Pixels equal those of `mmdata.Stream` to the bit. What is faster: decoded pictures are kept as the
-decoder made them and converted only when wanted, straight into planes, with one converter.
+Pixels equal those of `mmdata.Stream` to the bit. What is faster: one converter for all pictures,
+straight to planes, and, for orders that stay near, what is decoded on the way is kept as a model
+will see it (cropped, resized), in memory that is used again.
 """
 
 from __future__ import annotations
@@ -18,41 +19,55 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from mmdata.errors import FormatError
+from mmdata.loaders import images
+from mmdata.loaders.memory import BatchMemory
+from mmdata.loaders.spec import ImageSpec
 
 Array = NDArray[Any]
 _CODEC_NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9"}
 #: A decoder may hold back this many pictures to put them in order.
 _MAX_REORDER = 17
-#: What one open decoder is taken to hold: its reference pictures, beside the cache.
+#: Each open decoder holds its reference pictures, up to 17 of them.
 _MAX_DECODERS = 16
+#: Conversion in threads of its own costs more than it gains, and does not survive a fork.
+_ONE_THREAD: dict[str, Any] = (
+    {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
+)
 
 
-class PictureCache:
-    """Decoded pictures of any number of videos, least recently used first out, bounded in bytes."""
+class FrameCache:
+    """Processed frames of any number of videos, least recently used first out, bounded in bytes."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, memory: BatchMemory) -> None:
         self.limit_bytes = limit_bytes
+        self.memory = memory
+        #: Keep what is decoded on the way to a frame: for orders that stay near (`Order.near`).
+        self.keep = False
         self.nbytes = 0
-        self._pictures: OrderedDict[tuple[Hashable, int], tuple[Any, int]] = OrderedDict()
+        self._frames: OrderedDict[tuple[Hashable, int], Array] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, video: Hashable, position: int) -> Any | None:
-        """The picture at a position, or None."""
+    def get(self, video: Hashable, position: int, last: bool) -> Array | None:
+        """The frame at a position, or None. last: it will not be asked for again."""
         with self._lock:
-            found = self._pictures.get((video, position))
-            if found is None:
+            frame = self._frames.get((video, position))
+            if frame is None:
                 return None
-            self._pictures.move_to_end((video, position))
-            return found[0]
+            if last:
+                del self._frames[video, position]
+                self.nbytes -= frame.nbytes
+            else:
+                self._frames.move_to_end((video, position))
+            return frame
 
-    def put(self, video: Hashable, position: int, picture: Any, nbytes: int) -> None:
-        """Keep a picture; the newest one stays whatever the limit."""
+    def put(self, video: Hashable, position: int, frame: Array) -> None:
+        """Keep a frame, if the limit allows any."""
         with self._lock:
-            old = self._pictures.pop((video, position), None)
-            self.nbytes += nbytes - (old[1] if old else 0)
-            self._pictures[video, position] = (picture, nbytes)
-            while self.nbytes > self.limit_bytes and len(self._pictures) > 1:
-                self.nbytes -= self._pictures.popitem(last=False)[1][1]
+            old = self._frames.pop((video, position), None)
+            self.nbytes += frame.nbytes - (0 if old is None else old.nbytes)
+            self._frames[video, position] = frame
+            while self.nbytes > self.limit_bytes:
+                self.nbytes -= self._frames.popitem(last=False)[1].nbytes
 
 
 class DecoderPool:
@@ -73,7 +88,7 @@ class DecoderPool:
 
 
 class Video:
-    """One stream of packets, a picture per packet.
+    """One stream of packets, a picture per packet, as one key sees it.
 
     packet(i): bytes of sample i. keyframe (N,): where decoding can start. recorded (N,): decoding
     order where that is not the stamps' order. Threads may share it; they take turns.
@@ -85,16 +100,17 @@ class Video:
         encoding: str,
         packet: Callable[[int], bytes],
         keyframe: Array,
-        cache: PictureCache,
+        spec: ImageSpec,
+        cache: FrameCache,
         pool: DecoderPool,
         recorded: Array | None = None,
         extradata: str | None = None,
     ) -> None:
         self.name = name
-        self._encoding = encoding
-        self._packet = packet
-        self._cache = cache
-        self._pool = pool
+        #: (N,) how many slots of an epoch see each sample; None while nobody has counted.
+        self.uses: Array | None = None
+        self._encoding, self._packet, self._spec = encoding, packet, spec
+        self._cache, self._pool = cache, pool
         n = len(keyframe)
         self._sample_of = np.arange(n) if recorded is None else np.argsort(recorded)
         self._position_of = np.empty(n, np.int64)
@@ -104,25 +120,47 @@ class Video:
         self._lock = threading.Lock()
         self._context: Any = None
         self._next = -1
-        self._reformatter: Any = None
+        self._early: dict[int, Any] = {}
+        self._reformatter = VideoReformatter()
 
-    def frame(self, i: int) -> Array:
-        """Sample i as (3, H, W) uint8 RGB planes. Raises FormatError when it does not decode."""
+    def frame(self, i: int, out: Array | None = None) -> Array:
+        """Sample i as the key sees it, into `out` where that is given.
+
+        Raises FormatError when it does not decode.
+        """
         position = int(self._position_of[i])
-        picture = self._cache.get(self.name, position)
-        if picture is None:
+        keep = self._cache.keep
+        frame = self._cache.get(self.name, position, self._used(i) == 1) if keep else None
+        if frame is None:
             self._pool.use(self)
             with self._lock:
-                picture = self._cache.get(self.name, position) or self._decode(i, position)
-        with self._lock:
-            return self._planes(picture)
+                frame = self._finish(self._decode(i, position), out)
+            if keep and self._used(i) > 1:
+                kept = frame if out is None else self._copy(frame)
+                self._cache.put(self.name, position, kept)
+            return frame
+        if out is None:
+            return frame
+        np.copyto(out, frame)
+        return out
+
+    @property
+    def gop(self) -> int:
+        """Pictures per group: the usual distance of keyframes."""
+        n = len(self._sample_of)
+        return int(np.median(np.diff(np.append(self._keyframes, n)))) if n else 1
 
     def close(self) -> None:
         """Let the decoder go; the next frame opens one."""
         with self._lock:
-            self._context = None
+            self._context, self._early = None, {}
+
+    def _used(self, i: int) -> int:
+        return 2 if self.uses is None else int(self.uses[i])
 
     def _decode(self, i: int, position: int) -> Any:
+        if position in self._early:
+            return self._early.pop(position)
         before = int(np.searchsorted(self._keyframes, position, side="right")) - 1
         if before < 0:
             raise FormatError(f"frame {i}: no keyframe at or before it, so it cannot be decoded")
@@ -135,6 +173,13 @@ class Video:
         while wanted is None and self._next < last:
             wanted = self._take(self._feed(self._next), position)
             self._next += 1
+        if self._cache.keep and wanted is not None:
+            # To the end of the group: its other windows come soon, in whatever order.
+            after = before + 1
+            end = self._keyframes[after] if after < len(self._keyframes) else len(self._sample_of)
+            while self._next < end:
+                self._take(self._feed(self._next), position, keep_later=True)
+                self._next += 1
         if wanted is None:
             wanted = self._take(self._decoded(None), position)
             self._context = None  # a drained decoder takes no more packets
@@ -143,8 +188,13 @@ class Video:
         return wanted
 
     def _open(self) -> None:
+        if self._context is not None:
+            self._context.flush_buffers()
+            self._early = {}
+            return
         self._context = av.CodecContext.create(_CODEC_NAMES[self._encoding], "r")
         self._context.thread_count = 1
+        self._early = {}
         if self._extradata:
             self._context.extradata = self._extradata
 
@@ -163,25 +213,36 @@ class Video:
             ) from error
         return pictures
 
-    def _take(self, pictures: list[Any], position: int) -> Any | None:
+    def _take(self, pictures: list[Any], position: int, keep_later: bool = False) -> Any | None:
         wanted = None
         for picture in pictures:
-            nbytes = sum(plane.buffer_size for plane in picture.planes)
-            self._cache.put(self.name, int(picture.pts), picture, nbytes)
-            if picture.pts == position:
+            at = int(picture.pts)
+            if at == position:
                 wanted = picture
+            elif at > position and not keep_later:
+                self._early[at] = picture  # out of order: the decoder cannot give it again
+            elif self._cache.keep and self._used(int(self._sample_of[at])):
+                self._cache.put(self.name, at, self._finish(picture, None))
         return wanted
 
-    def _planes(self, picture: Any) -> Array:
-        if self._reformatter is None:
-            self._reformatter = VideoReformatter()
-        converted = self._reformatter.reformat(picture, format="gbrp")
+    def _finish(self, picture: Any, out: Array | None) -> Array:
+        """A decoded picture as the key sees it."""
+        converted = self._reformatter.reformat(picture, format="gbrp", **_ONE_THREAD)
         height, width = converted.height, converted.width
-        planes = np.empty((3, height, width), np.uint8)
-        for channel, plane in zip((1, 2, 0), converted.planes, strict=True):
-            rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-            planes[channel] = rows[:, :width]
-        return planes
+        planes: list[Array] = []
+        for plane in converted.planes:
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+            planes.append(rows[:, :width])
+        rgb = [planes[2], planes[0], planes[1]]
+        if out is None:
+            shape = images.processed_shape((height, width), self._spec)
+            out = self._cache.memory.empty(shape, np.uint8)
+        return images.finish_planes(rgb, self._spec, out)
+
+    def _copy(self, frame: Array) -> Array:
+        copy = self._cache.memory.empty(frame.shape, frame.dtype)
+        np.copyto(copy, frame)
+        return copy
 
 
 class LiveDecoder:
@@ -205,5 +266,5 @@ class LiveDecoder:
                 "the video holds pictures back (B-frames), which a robot cannot wait for; "
                 "stream it without B-frames"
             )
-        picture = self._reformatter.reformat(pictures[0], format="rgb24")
+        picture = self._reformatter.reformat(pictures[0], format="rgb24", **_ONE_THREAD)
         return np.asarray(picture.to_ndarray())

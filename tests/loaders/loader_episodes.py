@@ -56,7 +56,12 @@ def video_packets(frames: list[np.ndarray], gop: int = GOP, codec: str = "libx26
     context.gop_size = gop
     context.max_b_frames = 0
     context.thread_count = 1
-    context.options = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
+    context.options = {
+        "preset": "veryfast",
+        "crf": "20",
+        "tune": "zerolatency",
+        "sc_threshold": "0",
+    }
     packets = []
     for k, frame in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

@@ -41,7 +41,7 @@ class MixedDataset:
         start = int(self._ends[which - 1]) if which else 0
         return {**self.datasets[which][n - start], "dataset": which}
 
-    def batch(self, numbers: Sequence[int], empty: Any = np.empty) -> dict[str, Any]:
+    def batch(self, numbers: Sequence[int], empty: Any = None) -> dict[str, Any]:
         """Samples stacked, in the order asked for."""
         wanted = np.asarray(numbers, np.int64)
         which = np.searchsorted(self._ends, wanted, side="right")
@@ -58,10 +58,15 @@ class MixedDataset:
                     continue
                 array = np.asarray(values)
                 if name not in result:
-                    result[name] = empty((len(wanted), *array.shape[1:]), array.dtype)
+                    result[name] = (empty or np.empty)((len(wanted), *array.shape[1:]), array.dtype)
                 np.asarray(result[name])[here] = array
         result["dataset"] = which
         return result
+
+    def expect(self, near: bool) -> None:
+        """See `EpisodeDataset.expect`."""
+        for dataset in self.datasets:
+            dataset.expect(near)
 
     def __getitems__(self, numbers: Sequence[int]) -> dict[str, Any]:
         return self.batch(numbers)
@@ -80,6 +85,7 @@ def iterate(
     Order is the sampler's. `sampler.position` counts the batches handed out, not those read ahead,
     so a state taken between two batches resumes exactly there.
     """
+    dataset.expect(sampler.order.near)
     start, total = sampler.position, len(sampler)
     numbers = sampler.batches()
     if threads < 1:
