@@ -7,7 +7,14 @@ as ``<episode_id>.<layer>.json``, or embedded in it after :func:`publish`.
 from mmdata.annotations.diff import Change, LayerDiff, diff_layers
 from mmdata.annotations.formats import FORMATS, Format, read_format, write_format
 from mmdata.annotations.merge import Conflict, Merge, merge_layers
-from mmdata.annotations.place import LayerEntry, layer_path, list_layers, publish, read, withdraw
+from mmdata.annotations.place import (
+    LayerEntry,
+    layer_path,
+    list_layers,
+    publish,
+    read_episode_layer,
+    withdraw,
+)
 from mmdata.annotations.scene import Exported, Imported, Loss, Scene
 from mmdata.annotations.sidecar import RevisionConflictError, read_layer_file, write_layer_file
 
@@ -29,7 +36,7 @@ __all__ = [
     "list_layers",
     "merge_layers",
     "publish",
-    "read",
+    "read_episode_layer",
     "read_format",
     "read_layer_file",
     "withdraw",

@@ -53,7 +53,7 @@ def layer_path(episode: EpisodePath, name: str) -> Path:
         return Path(episode).with_name(file_name(opened.episode_id, name))
 
 
-def read(episode: EpisodePath, name: str) -> Layer:
+def read_episode_layer(episode: EpisodePath, name: str) -> Layer:
     """A layer from wherever it lives. ConfigError names the layers there are when it is none."""
     with open_episode(Path(episode)) as opened:
         embedded = opened.annotations.get(name)

@@ -66,11 +66,12 @@ def write_layer_file(path: str | os.PathLike[str], layer: Layer, expected_revisi
             f"{file_name(layer.episode_id, layer.name)}"
         )
     with episode_lock(path.parent, layer.episode_id):
-        found = read_layer_file(path).revision if path.exists() else 0
+        there = path.exists()
+        if not there:
+            _refuse_embedded(path, layer)
+        found = read_layer_file(path).revision if there else 0
         if found != expected_revision:
             raise RevisionConflictError(path, expected_revision, found)
-        if found == 0:
-            _refuse_embedded(path, layer)
         saved = layer.model_copy(update={"revision": found + 1, "base_revision": found})
         write_durably(path, format_layer(saved).encode())
     return saved

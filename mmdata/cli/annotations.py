@@ -129,9 +129,9 @@ def export(
 ) -> None:
     """Write a layer for another tool; what its format cannot hold is listed."""
     with one_line_errors():
-        from mmdata.annotations import read, write_format
+        from mmdata.annotations import read_episode_layer, write_format
 
-        made = read(episode, layer)
+        made = read_episode_layer(episode, layer)
         exported = write_format(
             format, target, made, _scene(episode, stream, frame_id, origin_ns, None)
         )
@@ -255,11 +255,11 @@ def publish(
 
 def _read(reference: str) -> Layer:
     """A layer by file, or by EPISODE.h5:LAYER."""
-    from mmdata.annotations import read, read_layer_file
+    from mmdata.annotations import read_episode_layer, read_layer_file
 
     episode, colon, name = reference.rpartition(":")
     if colon and episode.endswith(".h5"):
-        return read(episode, name)
+        return read_episode_layer(episode, name)
     return read_layer_file(reference)
 
 

@@ -209,7 +209,7 @@ def calibration(
 
 def _layers(paths: list[Path], names: list[str] | None) -> list[Layer]:
     """Usable layers of the episodes, in order of episode and name."""
-    from mmdata.annotations import list_layers, read
+    from mmdata.annotations import list_layers, read_episode_layer
 
     files: list[Path] = []
     for path in paths:
@@ -223,7 +223,7 @@ def _layers(paths: list[Path], names: list[str] | None) -> list[Layer]:
                 continue
             if entry.problem is not None:
                 raise ValueError(f"{file}: layer {entry.name!r}: {entry.problem}")
-            found.append(read(file, entry.name))
+            found.append(read_episode_layer(file, entry.name))
     return found
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmdata.quality.bootstrap import Estimate, bootstrap_sums
 from mmdata.quality.boxes import match_boxes, yaw_difference_rad
+from mmdata.quality.class_accuracy import detection_accuracy
 from mmdata.quality.intervals import f1
 from mmdata_schema import Box2D, Box3D, Layer
 
@@ -83,12 +84,20 @@ def _measure(
     sums = np.zeros((len(episodes), len(labels), _FIELDS))
     names = sorted({w for by in episodes.values() for w in by})
     pairs = {pair: k for k, pair in enumerate(combinations(names, 2))}
+    against: dict[str, list[Floats]] = {}
     tables = np.zeros((len(episodes), len(pairs), len(labels), len(labels)))
     for e, by in enumerate(episodes.values()):
         for (a, one), (b, two) in combinations(sorted(by.items()), 2):
-            table = tables[e, pairs[a, b]]
+            added = np.zeros((len(labels), _FIELDS))
             for key in one.keys() & two.keys():
-                _pair(one[key], two[key], min_iou, place, sums[e], table)
+                _pair(one[key], two[key], min_iou, place, added, tables[e, pairs[a, b]])
+            sums[e] += added
+            if settings.reference in (a, b):
+                # Columns are: matched, only with the first, only with the second.
+                columns = [0, 1, 2] if settings.reference == a else [0, 2, 1]
+                against.setdefault(b if settings.reference == a else a, []).append(
+                    added[:, columns]
+                )
     boot: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
     solid = kind == "boxes_3d"
     overall = bootstrap_sums(sums.sum(axis=1), lambda t: _scores(t, solid), **boot)
@@ -102,7 +111,8 @@ def _measure(
     }
     return [
         Measured(kind, kind, tuple(names), tuple(episodes), overall, by_category, tuple(labels),
-                 tables.sum(axis=(0, 1)))
+                 tables.sum(axis=(0, 1)),
+                 accuracy=detection_accuracy(against, labels, settings))
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mmdata.quality import agreement, intervals
 from mmdata.quality.bootstrap import Estimate, bootstrap, bootstrap_sums
 from mmdata.quality.box_agreement import box_agreement
+from mmdata.quality.class_accuracy import detection_accuracy, frame_accuracy
 from mmdata.quality.intervals import Interval
 from mmdata_schema import Layer
 
@@ -211,7 +212,7 @@ def _timeline(
             "phases", name, tuple(who), tuple(episodes), overall, by_category, tuple(names),
             np.sum([m.frames[1:].sum(axis=0) for m in made], axis=0),
             tuple(e for m in made for e in m.errors_ms),
-            _accuracy(episodes, names, settings),
+            frame_accuracy(episodes, names, settings),
         )
     ]  # fmt: skip
 
@@ -331,49 +332,28 @@ def _events(episodes: dict[str, dict[str, list[Interval]]], settings: Settings) 
     who = sorted({w for by in episodes.values() for w in by})
     return [
         Measured("events", "events", tuple(who), tuple(episodes), overall, by_category,
-                 errors_ms=tuple(x for own in errors for x in own))
+                 errors_ms=tuple(x for own in errors for x in own),
+                 accuracy=_event_accuracy(episodes, labels, settings))
     ]  # fmt: skip
 
 
-def _accuracy(
-    episodes: dict[str, dict[str, list[Interval]]], names: list[str], settings: Settings
+def _event_accuracy(
+    episodes: dict[str, dict[str, list[Interval]]], labels: list[str], settings: Settings
 ) -> dict[str, dict[str, dict[str, Estimate]]]:
-    """Per annotator and class, the time-binned scores against the reference annotator."""
-    tables: dict[str, list[Floats]] = {}
+    """Events against the reference annotator, matched within the largest tolerance."""
+    widest = max(settings.tolerances_ms) * MS
+    parts: dict[str, list[Floats]] = {}
     for by in episodes.values():
-        truth = by.get(settings.reference or "")
+        truth = by.get(settings.reference or "", [])
         for who, own in by.items() if truth else ():
-            if who == settings.reference or truth is None:
-                continue
-            start = min(i.start_ns for i in (*truth, *own))
-            end = max(i.end_ns for i in (*truth, *own))
-            two = [
-                [x or GAP for x in intervals.binned(side, start, end, settings.bin_ms * MS)]
-                for side in (truth, own)
-            ]
-            tables.setdefault(who, []).append(agreement.confusion(two[0], two[1], names))
-    out: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for who, parts in tables.items():
-
-        def scores(total: Floats) -> dict[str, float]:
-            found = agreement.class_scores(total, names)
-            flat = {
-                f"{field_}/{name}": getattr(score, field_)
-                for name, score in found.items()
-                for field_ in ("recall", "precision", "f1", "accuracy")
-            }
-            return {"balanced_accuracy": agreement.balanced_accuracy(found), **flat}
-
-        everything: dict[str, Estimate] = {}
-        rows: dict[str, dict[str, Estimate]] = {name: {} for name in names}
-        _sort(
-            bootstrap_sums(parts, scores, resamples=settings.resamples, seed=settings.seed),
-            everything, rows,
-        )  # fmt: skip
-        seen = {k: v for k, v in rows.items() if v["recall"].value is not None
-                or v["precision"].value is not None}  # fmt: skip
-        out[who] = {"*": everything, **seen}
-    return out
+            if who != settings.reference:
+                stamps = [
+                    [[x.start_ns for x in side if x.label == label] for side in (truth, own)]
+                    for label in labels
+                ]
+                counts = [intervals.instant_counts(a, b, widest) for a, b in stamps]
+                parts.setdefault(who, []).append(np.array(counts, dtype=np.float64))
+    return detection_accuracy(parts, labels, settings)
 
 
 def _errors(errors: list[list[float]], boot: dict[str, Any]) -> dict[str, Estimate]:

@@ -27,14 +27,15 @@ from mmdata.quality.sampling import Sample
 
 #: Below this Krippendorff advises to draw no conclusion at all.
 TENTATIVE = 0.667
-_UNITS = ("_ms", "_m", "_rad")
+#: Measures that are no agreement from 0 to 1: shown as numbers.
+_UNITS = ("_ms", "_m", "_rad", "_rate")
 
 
 def agreement_page(measured: Sequence[Measured], settings: Settings) -> str:
     """Agreement: intervals overall and per category, confusion, differences, accuracy."""
     body = [
         "<p class='note'>Points are values over all episodes, lines 95&nbsp;% intervals from "
-        "resampling episodes; coefficients below 0.667 are in the second colour. Frame-wise "
+        "resampling episodes; kappas and alphas below 0.667 are in the second colour. Frame-wise "
         f"numbers use bins of {settings.bin_ms} ms and are raised by long idle stretches: read "
         "them with the boundary scores.</p>"
     ]
@@ -48,7 +49,7 @@ def agreement_page(measured: Sequence[Measured], settings: Settings) -> str:
         body.append(figure(interval_plot(shares, TENTATIVE), "Overall"))
         sizes = [(k, estimate_text(e)) for k, e in m.overall.items() if k.endswith(_UNITS)]
         if sizes:
-            body.append(html_table(("in units", "value [interval]"), sizes))
+            body.append(html_table(("difference", "value [interval]"), sizes))
         body += _categories(m)
         if m.confusion is not None and m.confusion.sum():
             body.append(figure(matrix_plot(m.confusion, m.labels),
@@ -63,7 +64,7 @@ def agreement_page(measured: Sequence[Measured], settings: Settings) -> str:
                         "per class</h3>")  # fmt: skip
             header = ("class", "recall", "precision", "f1", "accuracy")
             body.append(html_table(header, [
-                (name, *(estimate_text(row[n], 2) for n in header[1:]))
+                (name, *(estimate_text(row[n], 2) if n in row else "–" for n in header[1:]))
                 for name, row in rows.items() if name != "*"
             ]))  # fmt: skip
             balanced = rows["*"]["balanced_accuracy"]

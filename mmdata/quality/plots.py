@@ -42,7 +42,7 @@ def page(title: str, body: Sequence[str]) -> str:
 
 def figure(svg: str, caption: str) -> str:
     """A plot with its caption."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,7 +68,10 @@ def estimate_text(estimate: Estimate, digits: int = 3) -> str:
 
 
 def interval_plot(rows: Sequence[tuple[str, Estimate]], bad_below: float | None = None) -> str:
-    """One line per named share in [0, 1] (or below 0, for coefficients), with its interval."""
+    """One line per named share in [0, 1] (or below 0, for coefficients), with its interval.
+
+    bad_below: kappas and alphas below it are marked.
+    """
     shown = [(name, e) for name, e in rows if e.value is not None]
     left, width, step = 230, 380, 22
     lowest = min([0.0, *(v for _, e in shown for v in (e.value, e.low) if v is not None)])
@@ -87,7 +90,9 @@ def interval_plot(rows: Sequence[tuple[str, Estimate]], bad_below: float | None 
     for i, (name, e) in enumerate(shown):
         assert e.value is not None
         y = step * i + 16
-        kind = "low" if bad_below is not None and e.value < bad_below else "mark"
+        chance_corrected = "kappa" in name or "alpha" in name
+        low = bad_below is not None and chance_corrected and e.value < bad_below
+        kind = "low" if low else "mark"
         out.append(f'<text text-anchor="end" x="{left - 10}" y="{y + 4}">{escape(name)}</text>')
         if e.low is not None and e.high is not None:
             out.append(f'<line class="{kind}" stroke-width="2" x1="{x(e.low):.1f}" '

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from mmdata import EpisodeWriter, Kind, StreamInfo
-from mmdata.annotations import read, read_layer_file, write_layer_file
+from mmdata.annotations import read_episode_layer, read_layer_file, write_layer_file
 from mmdata.cli.annotations import register
 from mmdata.quality.label_items import candidates_of, items_of, judged_proposals
 from mmdata.streams import FieldInfo
@@ -64,7 +64,7 @@ def test_import_list_export(folder: Path) -> None:
     source.write_text("label,start_s,end_s\ngrasp,0.01,0.03\n")
     made = run_json("import", episode, source, "-f", "csv", "--layer", "sheet")
     assert made["layers"][0]["counts"] == {"phases": 1}
-    assert read(episode, "sheet").phases[0].start_ns == T0 + 10 * MS
+    assert read_episode_layer(episode, "sheet").phases[0].start_ns == T0 + 10 * MS
     again = run("import", episode, source, "-f", "csv", "--layer", "sheet", code=2)
     assert "--replace" in again.stderr
     replaced = run_json("import", episode, source, "-f", "csv", "--layer", "sheet", "--replace")

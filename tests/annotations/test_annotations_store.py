@@ -18,7 +18,7 @@ from mmdata.annotations import (
     layer_path,
     list_layers,
     publish,
-    read,
+    read_episode_layer,
     read_layer_file,
     withdraw,
     write_layer_file,
@@ -179,11 +179,13 @@ def test_publish_moves_a_layer_into_the_episode_and_withdraw_back(episode: Path)
     assert publish(episode) == ["anna"]
     assert not sidecar.exists()
     assert [(e.name, e.place) for e in list_layers(episode)] == [("anna", "embedded")]
-    assert read(episode, "anna") == saved
+    assert read_episode_layer(episode, "anna") == saved
     with open_episode(episode) as opened:
         assert len(opened.streams["wrench"]) == 5
     with pytest.raises(SchemaError, match="is embedded"):
         write_layer_file(sidecar, make_layer(), 0)
+    with pytest.raises(SchemaError, match="is embedded"):  # an editor that was open meanwhile
+        write_layer_file(sidecar, saved, 1)
     with pytest.raises(ConfigError, match="embedded already"):
         publish(episode, ["anna"])
     assert withdraw(episode, ["anna"]) == [sidecar]
@@ -217,4 +219,4 @@ def test_layer_of_another_episode_is_not_published(episode: Path) -> None:
     with pytest.raises(SchemaError, match="of 'other'"):
         publish(episode)
     with pytest.raises(ConfigError, match="no layer 'zoe'; there are: anna"):
-        read(episode, "zoe")
+        read_episode_layer(episode, "zoe")

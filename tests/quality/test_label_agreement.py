@@ -173,6 +173,30 @@ def test_events_by_label_with_signed_difference() -> None:
     assert made.overall["median_difference_ms"].value == 130  # bob after anna
 
 
+def test_events_and_boxes_per_class_against_a_reference() -> None:
+    gold = layer("gold", "e", events=[Event(id="a", label="contact", stamp_ns=T0),
+                                      Event(id="b", label="contact", stamp_ns=T0 + 500 * MS),
+                                      Event(id="c", label="slip", stamp_ns=T0)],
+                 boxes_3d=[cube("A", 0), cube("B", 10), cube("C", 20, "truck")])  # fmt: skip
+    anna = layer("anna", "e", events=[Event(id="a", label="contact", stamp_ns=T0 + MS)],
+                 boxes_3d=[cube("A", 0), cube("x", 40), cube("y", 50), cube("z", 20)])  # fmt: skip
+    # The reference counts as such whichever name comes first.
+    for name in ("gold", "a_gold"):
+        measured = measure_agreement(
+            {name: {"e": gold}, "anna": {"e": anna}}, Settings(resamples=20, reference=name)
+        )
+        events = one(measured, "events").accuracy["anna"]
+        assert events["contact"]["recall"].value == 0.5
+        assert events["contact"]["precision"].value == 1
+        assert events["slip"]["recall"].value == 0
+        assert events["*"]["balanced_accuracy"].value == 0.25
+        boxes = one(measured, "boxes_3d").accuracy["anna"]
+        assert boxes["car"]["recall"].value == 0.5
+        assert boxes["car"]["precision"].value == 0.25  # x, y and the truck called a car
+        assert boxes["truck"]["recall"].value == 0
+        assert boxes["truck"]["precision"].value is None
+
+
 def cube(id: str, x: float, label: str = "car", yaw: float = 0.0, **more: Any) -> Box3D:
     return Box3D.parse(
         {"id": id, "label": label, "stamp_ns": T0, "frame_id": "w", "center_m": (x, 0, 0),

@@ -117,14 +117,16 @@ def _entry(parts: list[Part], names: list[str], losses: Losses) -> dict[str, Any
             rle = {"size": list(part.size_hw), "counts": counts}
             out["segmentation"] = polygons if _outlines(part, polygons) else rle
             out["area"] = part.area_px
-            if part.crowd is not None:
+            if part.crowd is None:
+                losses.add("unknown crowd flags written as 0 (readers demand one)", part.id)
+            else:
                 out["iscrowd"] = int(part.crowd)
         else:
             points = {p.name: p for p in part.points}
             out["keypoints"] = [v for n in names for v in _triple(points.get(n))]
             out["num_keypoints"] = len(points)
     if "iscrowd" not in out:
-        out["iscrowd"] = 0  # Readers index by it; nobody said "crowd".
+        out["iscrowd"] = 0
     if "bbox" not in out:
         _bbox(parts, out, losses)
     return {**out, **({"attributes": attributes} if attributes else {})}

@@ -38,6 +38,9 @@ def read_cvat(path: Path, scene: Scene, *, layer: str) -> Imported:
         raise ConversionError(f"{path} is not XML: {error}") from error
     if root.tag != "annotations":
         raise ConversionError(f"{path} is no CVAT file: its root is <{root.tag}>")
+    if root.find("./meta/project") is not None:
+        # Its tasks number their frames on their own, so frames could not be told apart.
+        raise ConversionError(f"{path} is a dump of a project: export its tasks one by one")
     reader = _Reader(root, scene, stream, str(path))
     found: list[Annotation] = []
     for image in root.findall("image"):
