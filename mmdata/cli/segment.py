@@ -230,11 +230,11 @@ def _write_layer(path: Path, episode_id: str, found: Segmentation, force: bool) 
 
 
 def _from_layer(path: Path, layer: str, tier: str | None) -> list[Any]:
-    from mmdata.annotations import read
+    from mmdata.annotations import read_episode_layer
     from mmdata.phases.files import TIERS
     from mmdata.phases.metrics import Interval
 
-    phases = read(path, layer).phases
+    phases = read_episode_layer(path, layer).phases
     wanted = tier or next((t for t in TIERS if any(p.tier == t for p in phases)), None)
     return [Interval(p.label, p.start_ns, p.end_ns) for p in phases if p.tier == wanted]
 

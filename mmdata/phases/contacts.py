@@ -272,7 +272,8 @@ def tool_contacts(
     """Contacts of tool or held object with the world: compensated force above its local floor.
 
     The held load is taken off as the median force of each stretch between grasp changes, so
-    carrying is not contact, unless contact is most of the stretch. Bursts within 120 ms of a grasp change belong to the grasp.
+    carrying is not contact, unless contact is most of the stretch. Bursts within 120 ms of a
+    grasp change belong to the grasp.
     """
     if motion.force is None:
         return []

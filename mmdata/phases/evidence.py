@@ -8,6 +8,7 @@ strength in 0 to 1. Both exist only for signals the episode has.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,11 +138,7 @@ def turns(motion: Motion, grid: Grid, settings: Settings) -> list[Instant]:
     change[:w] = 0.0
     change[-w:] = 0.0
     peaks, facts = find_peaks(
-        change,
-        height=settings.direction_threshold,
-        distance=grid.steps(settings.separation_s),
-        prominence=0.15,
-        plateau_size=(1, None),
+        change, height=settings.direction_threshold, prominence=0.15, plateau_size=(1, None)
     )
     a, b = np.linalg.norm(motion.before, axis=1), np.linalg.norm(motion.after, axis=1)
     found = []
@@ -159,7 +156,20 @@ def turns(motion: Motion, grid: Grid, settings: Settings) -> list[Instant]:
             Instant(kind, float(i) * grid.step_s, strength * (0.5 if kind == "stop" else 1.0),
                     motion.name)
         )  # fmt: skip
-    return found
+    return _apart(found, settings.separation_s)
+
+
+def _apart(found: list[Instant], least_s: float) -> list[Instant]:
+    """The strongest of each kind where several lie closer than least_s; kinds do not compete."""
+    kept: list[Instant] = []
+    taken: dict[str, list[float]] = {}
+    for instant in sorted(found, key=lambda i: -i.strength):
+        times = taken.setdefault(instant.kind, [])
+        k = bisect_left(times, instant.seconds)
+        if all(abs(t - instant.seconds) >= least_s for t in times[max(0, k - 1) : k + 1]):
+            times.insert(k, instant.seconds)
+            kept.append(instant)
+    return sorted(kept, key=lambda i: i.seconds)
 
 
 def _onset(velocity: Floats, i: int, grid: Grid) -> int:

@@ -65,14 +65,17 @@ def _window(lattice: Lattice, k: int) -> int:
     return int(np.searchsorted(lattice.times, lattice.times[k] - lattice.longest_s))
 
 
+def _long(lattice: Lattice, k: int) -> bool:
+    """Whether a stay that reaches candidate k may have outgrown the look-back."""
+    return bool(lattice.times[k] - lattice.times[0] > 0.5 * lattice.longest_s)
+
+
 def decode(lattice: Lattice, *, confident: bool = True) -> tuple[list[Stay], float]:
     """Best segmentation and its score. Neighbouring stays in one state are merged.
 
     Without `confident` the posteriors, which take most of the time, are left out (NaN).
     """
     K, S = lattice.emissions.shape
-    moves = lattice.transition.copy()
-    np.fill_diagonal(moves, np.maximum(np.diag(moves), CONTINUE))
     reach = np.full((K, S), NEVER)  # best score of having just entered s at k
     best = np.full((K, S), NEVER)  # best score of leaving s at k
     came = np.zeros((K, S), np.int64)
@@ -89,15 +92,19 @@ def decode(lattice: Lattice, *, confident: bool = True) -> tuple[list[Stay], flo
         j = stay.argmax(axis=0)
         came[k] = i + j
         best[k] = stay[j, np.arange(S)] + lattice.emissions[k]
-        step = best[k][:, None] + moves
+        step = best[k][:, None] + lattice.transition
         source[k] = step.argmax(axis=0)
         reach[k] = step[source[k], np.arange(S)] + lattice.enter[k]
+        if _long(lattice, k):  # let a stay go on, which is no boundary
+            on = best[k] + CONTINUE
+            source[k] = np.where(on > reach[k], np.arange(S), source[k])
+            reach[k] = np.maximum(reach[k], on)
     final = best[K - 1] + lattice.end
     state = int(final.argmax())
     score = float(final[state])
     stays: list[Stay] = []
     k = K - 1
-    posterior = posteriors(lattice, moves) if confident else None
+    posterior = posteriors(lattice) if confident else None
     span = np.diff(lattice.times)
     while k > 0:
         first = int(came[k, state])
@@ -113,12 +120,12 @@ def decode(lattice: Lattice, *, confident: bool = True) -> tuple[list[Stay], flo
     return stays[::-1], score
 
 
-def posteriors(lattice: Lattice, moves: Floats) -> Floats:
+def posteriors(lattice: Lattice) -> Floats:
     """(K - 1, S) posterior of each state between neighbouring candidates."""
     K, S = lattice.emissions.shape
     heat = lattice.temperature
     emissions, enter = lattice.emissions / heat, lattice.enter / heat
-    trans = np.exp(moves / heat)
+    trans = np.exp(lattice.transition / heat)
     reach = np.full((K, S), NEVER)
     leave = np.full((K, S), NEVER)
     reach[0] = lattice.start / heat
@@ -131,6 +138,8 @@ def posteriors(lattice: Lattice, moves: Floats) -> Floats:
         )
         leave[k] = _logsum(stay) + emissions[k]
         reach[k] = _log_matmul(leave[k], trans) + enter[k]
+        if _long(lattice, k):
+            reach[k] = np.logaddexp(reach[k], leave[k] + CONTINUE / heat)
     onward = np.full((K, S), NEVER)  # log mass after leaving s at k
     inward = np.full((K, S), NEVER)  # log mass after entering s at k
     onward[K - 1] = lattice.end / heat
@@ -151,6 +160,8 @@ def posteriors(lattice: Lattice, moves: Floats) -> Floats:
         occupied[k] += mass.sum(axis=0)
         occupied[ahead] -= mass
         onward[k] = _log_matmul(inward[k] + enter[k], trans.T)
+        if _long(lattice, k):
+            onward[k] = np.logaddexp(onward[k], inward[k] + CONTINUE / heat)
     share = np.clip(np.cumsum(occupied, axis=0)[: K - 1], 0.0, None)
     return np.asarray(share / np.maximum(share.sum(axis=1, keepdims=True), 1e-12))
 

@@ -297,18 +297,20 @@ def _vector(stream: Stream, finds: _Finds) -> None:
     if not channels:
         _unnamed(stream, series, wide, home, finds)
         return
-    grip = [i for i, c in enumerate(channels) if GRIP.search(c) and not ORDER.search(c)]
+    mine = [i for i, c in enumerate(channels) if not LEADER.search(c) and not ORDER.search(c)]
+    mine = mine or list(range(wide))
+    grip = [i for i in mine if GRIP.search(channels[i])]
     places = _triples(channels)
     taken = {i for columns in places.values() for i in columns} | set(grip)
     for prefix, columns in places.items():
-        if LEADER.search(prefix) or ORDER.search(prefix):
+        if not set(columns) <= set(mine):
             continue
         role = "wrench" if re.search(r"force|wrench", prefix) else "position"
         if role == "position" and (NOT_PLACE.search(prefix) or NOT_HAND.search(prefix)):
             continue
         finds.take(side_of(prefix, home), role, _column(series, columns, f"[{prefix}xyz]"))
     # Left and right fingers are one gripper unless there are left and right arms as well.
-    arms = {side_of(c, home) for i, c in enumerate(channels) if i not in taken} - {home}
+    arms = {side_of(channels[i], home) for i in mine if i not in grip} - {home}
     two = bool(arms) or len(grip) == wide > 2
     for side in ("arm", "left", "right"):
         fingers = [
@@ -320,11 +322,8 @@ def _vector(stream: Stream, finds: _Finds) -> None:
             finds.take(side, "width", _width(series, fingers, channels))
         joints = [
             i
-            for i, c in enumerate(channels)
-            if i not in taken
-            and side_of(c, home) == side
-            and not LEADER.search(c)
-            and not _is_rate(c)
+            for i in mine
+            if i not in taken and side_of(channels[i], home) == side and not _is_rate(channels[i])
         ]
         if joints:
             finds.take(side, "joints", _column(series, joints))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from mmdata.phases.inputs import Base, Effector, Floats, Inputs, Series
 from mmdata.phases.metrics import Interval
 
