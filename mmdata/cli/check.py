@@ -199,11 +199,14 @@ def _layers(path: Path) -> dict[str, dict[str, Any]]:
     """Annotation layers beside and inside the episode, as parsed JSON."""
     import json
 
-    from mmdata.annotations.place import list_layers, read
+    from mmdata.annotations import list_layers, read_episode_layer
     from mmdata_schema.io import write_layer
 
     entries = [entry for entry in list_layers(path) if entry.problem is None]
-    return {entry.name: json.loads(write_layer(read(path, entry.name))) for entry in entries}
+    return {
+        entry.name: json.loads(write_layer(read_episode_layer(path, entry.name)))
+        for entry in entries
+    }
 
 
 def _print(one: Checked) -> None:

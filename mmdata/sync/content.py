@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,16 +63,9 @@ def content_offsets(
     reference = _reference(motions)
     out = Content(speeds=_speeds(motions, reference))
     start, end = _busiest(episode, motions, reference, config.max_span_s)
-    cameras: dict[str, CameraMotion] = {}
-    for name, stream in streams.items():
-        if stream.kind is Kind.IMAGE:
-            sensor = episode.rig.get(stream.info.sensor or name)
-            camera = sensor.camera if sensor is not None else None
-            seen = read_camera_motion(stretch(stream, start, end), camera)
-            if seen is not None:
-                cameras[name] = seen
-                speed = motions[reference].speed() if reference else None
-                out.facts[name] = camera_facts(seen, speed)
+    cameras = _read_cameras(episode, (start, end))
+    speed = motions[reference].speed() if reference else None
+    out.facts = {name: camera_facts(seen, speed) for name, seen in cameras.items()}
     correlation = config.correlation
     seen_moving = list(camera_pairs(cameras, motions, reference, correlation))
     against = {
@@ -90,6 +85,21 @@ def content_offsets(
         *_labels(layers, episode, config.labels),
     ]
     return out
+
+
+def _read_cameras(episode: Episode, span: tuple[int, int]) -> dict[str, CameraMotion]:
+    """Motion of every camera; decoding and flow run outside the interpreter lock, so in threads."""
+    names = [n for n, s in episode.streams.items() if s.kind is Kind.IMAGE and len(s) >= 8]
+
+    def read(name: str) -> CameraMotion | None:
+        stream = episode.streams[name]
+        sensor = episode.rig.get(stream.info.sensor or name)
+        camera = sensor.camera if sensor is not None else None
+        return read_camera_motion(stretch(stream, *span), camera)
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        found = dict(zip(names, pool.map(read, names), strict=True))
+    return {name: motion for name, motion in found.items() if motion is not None}
 
 
 def _reference(motions: dict[str, Motion]) -> str | None:

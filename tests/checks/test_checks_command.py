@@ -9,10 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from mmdata.annotations import layer_path, write_layer_file
 from mmdata.cli.check import register
 from mmdata.simulate import SimEpisode, StreamFaults, inject, pick_place
+from mmdata.simulate.drive import drive
 from mmdata.store import EpisodeWriter, open_episode
 from mmdata.streams import Kind, Ragged
+from mmdata_schema.io import read_layer
 
 LATE_MS = 80
 app = typer.Typer()
@@ -174,3 +177,36 @@ def test_folders_rules_and_errors(tmp_path: Path, clean: SimEpisode) -> None:
     wrong = run.invoke(app, ["shift", str(tmp_path / "a.h5"), "--stream", "nope", "--by", "1ms"])
     assert wrong.exit_code == 1
     assert "no stream 'nope'" in wrong.stderr
+
+
+def test_labels_beside_the_episode_are_used(tmp_path: Path) -> None:
+    clean = drive(
+        seed=33, duration_s=6.0, cameras=1, streams=["camera_front", "odometry"], render=False
+    )
+    late = inject(clean, {"camera_front": StreamFaults(offset_ns=60_000_000)}, seed=1)
+    path = write_episode(tmp_path / "drive.h5", late)
+    tracks = [
+        {**{k: v for k, v in track.items() if k not in ("true_ns", "points")}, "id": f"t{i}"}
+        for i, track in enumerate(late.truth["tracks_3d"])
+    ]
+    boxes = [
+        {**{k: v for k, v in box.items() if k not in ("true_ns", "visibility")}, "id": f"b{i}"}
+        for i, box in enumerate(late.truth["boxes_2d"])
+    ]
+    layer = read_layer(
+        {
+            "schema_version": "1.0",
+            "episode_id": "drive",
+            "name": "human",
+            "provenance": {"author": "somebody"},
+            "tracks_3d": tracks,
+            "boxes_2d": boxes,
+        }
+    )
+    write_layer_file(layer_path(path, "human"), layer, 0)
+    code, data = check(path)
+    entry = next(p for p in data["episodes"][0]["ledger"] if p["method"] == "label_reprojection")
+    assert (entry["a"], entry["b"]) == ("annotations/human", "camera_front")
+    assert entry["offset_ms"] == pytest.approx(60, abs=5)
+    assert entry["verdict"] == "FAILED"
+    assert code == 1
