@@ -6,6 +6,7 @@ by at most ``e_max_m`` at the speeds of this very recording, e_max / (v95 + w95 
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,8 @@ class Budget(Model):
     pairs: list[PairLimit] = Field(default_factory=list)
     spatial: SpatialBudget | None = None
     audio_video: AudioVideoBudget = AudioVideoBudget()
+    response_early_ms: float = Field(default=10.0, ge=0)
+    """A response may precede its command by this much; how late it is depends on the robot."""
 
     def window_ms(
         self, kind: str, a: str, b: str, v95_m_s: float | None = None, w95_rad_s: float = 0.0
@@ -88,6 +91,8 @@ class Budget(Model):
                 return -pair.limit_ms, pair.limit_ms
         if kind == "audio_video":
             return -self.audio_video.sound_early_ms, self.audio_video.sound_late_ms
+        if kind == "command_response" and kind not in self.limits_ms:
+            return -self.response_early_ms, math.inf
         limit = None
         if self.spatial is not None and v95_m_s is not None:
             limit = self.spatial.limit_ms(v95_m_s, w95_rad_s)

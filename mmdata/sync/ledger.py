@@ -51,7 +51,8 @@ class PairEntry:
             "reason": self.reason,
         }
         if self.window_ms is not None:
-            out["limit_ms"] = [_rounded(limit) for limit in self.window_ms]
+            ends = (limit if np.isfinite(limit) else None for limit in self.window_ms)
+            out["limit_ms"] = [_rounded(limit) for limit in ends]
         if self.skew_ppm is not None:
             out["skew_ppm"] = _rounded(self.skew_ppm)
             out["skew_sigma_ppm"] = _rounded(self.skew_sigma_ppm)

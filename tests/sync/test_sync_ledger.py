@@ -38,7 +38,12 @@ def test_windows_and_their_order() -> None:
     assert budget.window_ms("camera_motion", "x", "y") == (-12, 12)
     # ITU-R BT.1359: sound 45 ms early to 125 ms late.
     assert budget.window_ms("audio_video", "camera", "audio", 0.5) == (-45, 125)
-    assert budget.window_ms("command_response", "x", "y") is None
+    assert budget.window_ms("unheard_of", "x", "y") is None
+    # A response cannot precede its command; how late it may be, nobody told.
+    assert budget.window_ms("command_response", "x", "y", 0.5) == (-10, float("inf"))
+    entry = pair_entry("c", "r", "command_response", [estimate("m", -50, 5)], budget, {})
+    assert entry.verdict == "FAILED"
+    assert entry.to_dict()["limit_ms"] == [-10.0, None]
 
 
 def test_judgement_needs_the_whole_interval() -> None:
