@@ -226,8 +226,12 @@ def _moves(table: Table, start_ns: int, end_ns: int) -> bool:
     first, last = np.searchsorted(table.stamp_ns, [start_ns, end_ns])
     if last - first < 2:
         return False
-    span = np.ptp(table.values, axis=0)
-    part = np.ptp(table.values[first:last], axis=0)
+    whole, inside = table.values, table.values[first:last]
+    whole = whole[np.isfinite(whole).all(axis=1)]
+    inside = inside[np.isfinite(inside).all(axis=1)]
+    if len(inside) < 2:
+        return False
+    span, part = np.ptp(whole, axis=0), np.ptp(inside, axis=0)
     return bool((part > 0.01 * np.maximum(span, 1e-9)).any() and (span > 1e-9).any())
 
 
