@@ -11,7 +11,9 @@ from importlib import import_module
 import typer
 
 #: Modules of this package whose `register(app)` adds commands, in the order of the help page.
-_MODULES = ("convert", "episodes", "demo", "configs")
+_MODULES = (
+    "convert", "episodes", "check", "segment", "annotations", "view", "demo", "configs",
+)  # fmt: skip
 
 app = typer.Typer(
     name="mmdata",

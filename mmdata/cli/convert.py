@@ -129,6 +129,7 @@ def convert(
 
     What is done and unchanged is skipped when run again (see ledger.jsonl in the output folder).
 
+    \b
     Examples:
       mmdata convert drive.mcap -o episodes
       mmdata convert logs/ -o episodes -j 4 --split-gap 2

@@ -34,6 +34,7 @@ class ChunkSink:
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="mmdata-hash")
         self._queue: deque[tuple[Column, int, Future[bytes], Future[None], int]] = deque()
         self._in_flight = 0
+        self._failure: BaseException | None = None
 
     def submit(self, column: Column, first_row: int, chunk: NDArray[Any], used: int) -> None:
         """Queue one chunk; the first `used` rows of it are data, the rest padding.
@@ -48,7 +49,9 @@ class ChunkSink:
             self._write_oldest()
 
     def drain(self) -> None:
-        """Write everything queued."""
+        """Write everything queued. Raises what went wrong at an earlier chunk, too."""
+        if self._failure is not None:
+            raise self._failure
         while self._queue:
             self._write_oldest()
 
@@ -59,11 +62,18 @@ class ChunkSink:
         self._hasher.shutdown(cancel_futures=True)
 
     def _write_oldest(self) -> None:
+        if self._failure is not None:
+            # A chunk was lost (a full disk, say): this file must never look complete.
+            raise self._failure
         column, first_row, encoded, hashed, size = self._queue.popleft()
         self._in_flight -= size
-        data = encoded.result()
-        hashed.result()
-        offset = column.write_chunk(self.file, first_row, data)
+        try:
+            data = encoded.result()
+            hashed.result()
+            offset = column.write_chunk(self.file, first_row, data)
+        except BaseException as error:
+            self._failure = error
+            raise
         self.journal.chunk(column.number, first_row, offset, len(data))
 
 
