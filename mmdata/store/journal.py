@@ -49,6 +49,7 @@ class JournalWriter:
         self.path = journal_path(partial)
         self._file: BinaryIO = self.path.open("wb", buffering=0)
         self._pending = bytearray(MAGIC)
+        self._failure: OSError | None = None
 
     def declare(self, what: str, data: Any) -> None:
         """A JSON declaration: a column, a stream, the rig, ..."""
@@ -80,9 +81,16 @@ class JournalWriter:
             self._pending = bytearray()
 
     def _write(self, data: bytes | bytearray) -> None:
+        if self._failure is not None:
+            raise self._failure
         view = memoryview(data)
-        while len(view):
-            view = view[self._file.write(view) :]
+        try:
+            while len(view):
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            # A torn frame ends what can be read: nothing after it may be called committed.
+            self._failure = error
+            raise
 
 
 @dataclass(frozen=True)
