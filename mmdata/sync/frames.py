@@ -12,7 +12,7 @@ from mmdata.errors import MmdataError
 from mmdata.geometry import CameraModel
 from mmdata.streams import Stream
 from mmdata.sync.correlate import Signal
-from mmdata.sync.motion import CameraMotion, camera_motion, small_grey
+from mmdata.sync.motion import CameraMotion, camera_motion, reduction_for, small_grey
 
 BLACK_LEVEL = 8.0
 """Mean grey (of 255) up to which a frame counts as black."""
@@ -74,9 +74,10 @@ def stretch(stream: Stream, start_ns: int, end_ns: int) -> Stream:
 
 def _frames(stream: Stream, kept: list[int]) -> Iterator[NDArray[np.uint8]]:
     encoded = (stream.info.encoding or "raw") in _STILL_IMAGES
+    reduction = reduction_for(stream.encoded(0)) if encoded and len(stream) else 2
     for i in range(len(stream)):
         try:
-            frame = small_grey(stream.encoded(i) if encoded else stream[i])
+            frame = small_grey(stream.encoded(i) if encoded else stream[i], reduction)
         except (MmdataError, ValueError):
             continue  # counted by the caller: kept has no entry for it
         kept.append(i)

@@ -6,7 +6,7 @@ import pytest
 from mmdata.geometry import CameraModel
 from mmdata.streams import FieldInfo, Kind, Ragged, Stream, StreamInfo
 from mmdata.sync.frames import camera_facts, read_camera_motion
-from mmdata.sync.motion import FLOW_WIDTH, camera_motion, small_grey
+from mmdata.sync.motion import FLOW_WIDTH, camera_motion, reduction_for, small_grey
 
 START = 1_760_000_000_000_000_000
 cv2 = pytest.importorskip("cv2")
@@ -87,4 +87,5 @@ def test_stream_of_jpegs_with_a_broken_one() -> None:
     assert motion is not None
     assert len(motion.stamp_ns) == 18
     assert motion.stamp_ns[6] == stamps_of(20)[6] + 33_000_000  # across the broken one
-    assert small_grey(data[0]).shape == (96, FLOW_WIDTH)
+    assert reduction_for(data[0]) == 4
+    assert small_grey(data[0]).shape == small_grey(data[0], 4).shape == (96, FLOW_WIDTH)
