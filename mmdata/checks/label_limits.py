@@ -32,7 +32,7 @@ class ImageLimits(_Group):
 
     min_side_px: float = Field(default=8.0, gt=0)
     """A projection with a smaller side is not expected to have been labelled."""
-    missing_visibility: float = Field(default=0.5, gt=0, le=1)
+    missing_visibility: float = Field(default=0.6, gt=0, le=1)
     location_visibility: float = Field(default=0.6, gt=0, le=1)
     match_iou: float = Field(default=0.25, gt=0, lt=1)
     settled_iou: float = Field(default=0.7, gt=0, lt=1)
@@ -46,13 +46,19 @@ class ImageLimits(_Group):
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)
     """Spread assumed where fewer than min_pairs boxes tell it."""
+    spread_m: float = Field(default=0.06, ge=0)
+    """Error of the 3D box, for classes too rare to have their own spread."""
     min_pairs: int = Field(default=50, ge=5)
+    min_class_pairs: int = Field(default=40, ge=5)
+    """Classes with as many boxes have their own spread."""
     min_track_pairs: int = Field(default=5, ge=3)
     labelled_frames: float = Field(default=0.8, gt=0, le=1)
     """A camera with boxes in this share of its frames should have some in every one."""
     occluded_points: float = Field(default=0.5, gt=0, le=1)
     """Share of LiDAR returns in front of a box from which on something else hides it."""
+    hiding_points: int = Field(default=2, ge=1)
     min_points: int = Field(default=6, ge=1)
+    """LiDAR points in a hole of a track that show the object to be there."""
     min_unlabelled: int = Field(default=4, ge=2)
     """2D boxes of one identity without any 3D box, from which on the 3D label is missing."""
 
@@ -67,15 +73,17 @@ class SweepLimits(_Group):
     see_through_points: int = Field(default=8, ge=1)
     """Returns from behind a box, along rays through it, that prove it empty."""
     see_through_share: float = Field(default=0.5, gt=0, le=1)
-    margin_m: float = Field(default=0.4, gt=0)
+    margin_m: float = Field(default=0.6, gt=0)
     """Points this near a face may belong to the object."""
-    noise_m: float = Field(default=0.06, ge=0)
+    noise_m: float = Field(default=0.15, ge=0)
     """Points this near a face are within the noise of sensor and annotator."""
     floor_m: float = Field(default=0.25, ge=0)
     """Points this little above the bottom may be ground."""
     cut_points: int = Field(default=8, ge=1)
     cut_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the object's points outside the box."""
+    cut_keyframes: int = Field(default=3, ge=1)
+    """Keyframes of a track in which points are cut off at the same face (all of a shorter one)."""
     ring_m: float = Field(default=1.5, gt=0)
     """Ground is looked for this far around the box."""
     ground_points: int = Field(default=12, ge=3)
@@ -134,16 +142,19 @@ class CauseLimits(_Group):
     """When many findings are reported as one."""
 
     min_pairs: int = Field(default=30, ge=10)
-    min_effect_px: float = Field(default=1.5, gt=0)
+    min_objects: int = Field(default=4, ge=2)
+    object_correlation: float = Field(default=0.5, ge=0, le=1)
+    """How alike the boxes of one object err; 1: an object counts once."""
+    min_effect_px: float = Field(default=3.0, gt=0)
     """Median displacement in the image that a camera's cause must make."""
-    min_effect_noise: float = Field(default=0.5, gt=0)
+    min_effect_noise: float = Field(default=1.5, gt=0)
     """The same, in units of what is left over."""
     min_late_ms: float = Field(default=8.0, gt=0)
     max_sigma_ms: float = Field(default=5.0, gt=0)
     significance: float = Field(default=6.0, gt=0)
     """A parameter over its standard error."""
-    bic_gain: float = Field(default=12.0, ge=0)
-    """What a further parameter must gain."""
+    bic_gain: float = Field(default=6.0, ge=0)
+    """What a further parameter must gain in log likelihood, twice."""
     max_late_s: float = Field(default=0.5, gt=0)
     max_turn_rad: float = Field(default=0.15, gt=0)
     annotator_findings: int = Field(default=6, ge=2)

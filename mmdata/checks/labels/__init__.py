@@ -1,0 +1,1 @@
+"""Labels against the world they describe, and against each other."""

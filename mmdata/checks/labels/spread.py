@@ -1,0 +1,156 @@
+"""Shifts of rectangles against projections, judged by how much shifts spread in this camera.
+
+A fixed overlap cannot serve: a fifth of the width is far beyond the noise of a large box and within
+that of a small one. The spread is told by the boxes themselves, as a part in pixels (the hand) and
+a part that grows with the box (a cuboid is larger than what it holds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmdata.checks.label_limits import ImageLimits
+from mmdata.checks.labels.projection import Seen
+from mmdata.checks.labels.tables import Floats, Ints, Mask
+from mmdata.geometry import CameraModel
+
+_BORDER_PX = 2.5
+_KINDS = ("shifted sideways", "shifted up or down", "scaled in width", "scaled in height")
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """L rectangles with a projection of their own identity.
+
+    row (L,): the rectangle. value (L, 4): shift in x and y, change of width and height, in px; NaN
+    where the image's border hides it. part (L, 4): over the side. sigma (L, 4): over the spread,
+    the larger of against all boxes and against the same object at other times. wrong (L,).
+    """
+
+    row: Ints
+    value: Floats
+    part: Floats
+    sigma: Floats
+    wrong: Mask
+
+    def worst(self, k: int) -> tuple[float, str]:
+        """Largest relative deviation of rectangle ``k`` that counts, and what it is."""
+        score = np.where(np.isfinite(self.sigma[k]), self.sigma[k], 0.0)
+        best = int(score.argmax())
+        return float(np.abs(self.part[k, best])), _KINDS[best]
+
+
+def shifts(
+    rect_2d: Floats,
+    own: Ints,
+    seen: Seen,
+    camera: CameraModel,
+    limits: ImageLimits,
+    identity: Ints,
+    kind_of: Ints,
+    height_m: Floats,
+    skip: Mask,
+) -> Shifts:
+    """Measure all rectangles that have a projection of their own identity and are not in skip."""
+    row = np.flatnonzero((own >= 0) & ~skip)
+    row = row[seen.visible[own[row]] >= limits.location_visibility]
+    mine, raw, rect = rect_2d[row], seen.raw[own[row]], seen.rect[own[row]]
+    limit = np.array([camera.width, camera.height] * 2) - 0.5
+    clipped = np.concatenate([raw[:, :2] < -0.5, raw[:, 2:] > limit[2:]], axis=1)
+    at_border = np.concatenate([mine[:, :2] < _BORDER_PX, mine[:, 2:] > limit[2:] - _BORDER_PX], 1)
+    edge = np.where(clipped & at_border, np.nan, mine - rect)
+    side = np.maximum(rect[:, 2:] - rect[:, :2], 1.0)
+    low, high = edge[:, :2], edge[:, 2:]
+    both = np.isfinite(low) & np.isfinite(high)
+    centre = np.where(both, 0.5 * (low + high), np.where(np.isfinite(low), low, high))
+    value = np.concatenate([centre, np.where(both, high - low, np.nan)], axis=1)
+    sides = np.concatenate([side, side], axis=1)
+    sigma = np.zeros_like(value)
+    metre = (raw[:, 3] - raw[:, 1]) / np.maximum(height_m[row], 0.1)
+    for kind in range(4):
+        one_edge = ~both[:, kind % 2]
+        against_all = _by_kind(value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], metre)
+        level = _levels(value[:, kind] / sides[:, kind], identity[row], limits.min_track_pairs)
+        left = value[:, kind] - level * sides[:, kind]
+        against_own = _by_kind(
+            left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * metre
+        )
+        sigma[:, kind] = np.fmax(against_all, np.where(np.isfinite(level), against_own, 0.0))
+    part = value / sides
+    least = np.array([1.0, 1.0, 2.0, 2.0]) * limits.min_shift_fraction
+    with np.errstate(invalid="ignore"):
+        wrong = ((sigma > limits.location_sigma) & (np.abs(part) > least)).any(axis=1)
+        sigma = np.where(np.abs(part) > least, sigma, 0.0)
+    return Shifts(row, value, part, sigma, wrong)
+
+
+def _by_kind(
+    value: Floats, side: Floats, limits: ImageLimits, one_edge: Mask, kind: Ints, metre: Floats
+) -> Floats:
+    """|value| over its spread among boxes of its class, or among all where those are few.
+
+    A box that is a hand's breadth off in 3D is off by more of a pedestrian than of a car, so where
+    the class cannot tell, that is allowed for. metre (n,): pixels that a metre takes at the box.
+    """
+    out = _sigmas(value, side, limits, one_edge, metre_px=metre)
+    for number in np.unique(kind):
+        rows = kind == number
+        if np.isfinite(value[rows]).sum() >= limits.min_class_pairs:
+            own = _sigmas(value[rows], side[rows], limits, one_edge[rows], limits.min_class_pairs)
+            out[rows] = own
+    return out
+
+
+def _sigmas(
+    value: Floats, side: Floats, limits: ImageLimits, one_edge: Mask, least: int | None = None,
+    metre_px: Floats | float = 0.0,
+) -> Floats:
+    """|value| over its spread at this size of box."""
+    known = np.isfinite(value)
+    hand, grows = limits.spread_px, limits.spread_fraction
+    level = 0.0
+    if known.sum() >= (least or limits.min_pairs):
+        level = float(np.median(value[known]))
+        hand, grows = spread_of(value[known] - level, side[known])
+    wide = np.hypot(np.hypot(hand, grows * side), limits.spread_m * metre_px)
+    # A shift told by one edge instead of two is less certain.
+    wide = np.where(one_edge, np.sqrt(2.0) * wide, wide)
+    return np.abs(value - level) / np.maximum(wide, 0.25)
+
+
+def spread_of(value: Floats, side: Floats) -> tuple[float, float]:
+    """(px, share of side) such that the spread at a side is their root sum of squares.
+
+    Robust: per bin of size the larger of MAD and 90th percentile, both scaled to a Gaussian.
+    """
+    bins = max(2, min(8, len(value) // 25))
+    edges = np.quantile(side, np.linspace(0, 1, bins + 1))
+    index = np.clip(np.searchsorted(edges, side, side="right") - 1, 0, bins - 1)
+    size, variance = [], []
+    for b in range(bins):
+        inside = np.abs(value[index == b])
+        if len(inside) < 8:
+            continue
+        spread = max(1.4826 * float(np.median(inside)), float(np.quantile(inside, 0.9)) / 1.645)
+        size.append(float(np.median(side[index == b])))
+        variance.append(spread**2)
+    if not size:
+        return float(1.4826 * np.median(np.abs(value))), 0.0
+    x, y = np.square(size), np.array(variance)
+    design = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
+    from scipy.optimize import nnls
+
+    constant, slope = nnls(design, np.ones(len(y)))[0]
+    return float(np.sqrt(constant)), float(np.sqrt(slope))
+
+
+def _levels(part: Floats, identity: Ints, least: int) -> Floats:
+    """Median relative shift of each rectangle's object; NaN for objects with few."""
+    out = np.full(len(part), np.nan)
+    for code in np.unique(identity[identity >= 0]):
+        mine = (identity == code) & np.isfinite(part)
+        if mine.sum() >= least:
+            out[identity == code] = np.median(part[mine])
+    return out
