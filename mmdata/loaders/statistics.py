@@ -198,7 +198,7 @@ class Statistics:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Statistics:
         """Raises ConfigError for a newer version."""
-        if data.get("version", 0) > _VERSION:
+        if data["version"] > _VERSION:
             raise ConfigError(f"statistics of version {data['version']}; this reads {_VERSION}")
         return cls(
             {name: FeatureStatistics.from_dict(f) for name, f in data["features"].items()},
