@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import mmdata_schema
-from mmdata.annotations.scene import Exported, Imported, Scene
+from mmdata.annotations.scene import Exported, Imported, Losses, Scene
 from mmdata.errors import ConfigError, ConversionError, SchemaError
 from mmdata_schema import Layer
 
@@ -73,8 +73,24 @@ def read_format(
 
 
 def write_format(
-    format: str, path: str | os.PathLike[str], layer: Layer, scene: Scene, **options: Any
+    format: str,
+    path: str | os.PathLike[str],
+    layer: Layer,
+    scene: Scene,
+    *,
+    resample: bool = False,
+    **options: Any,
 ) -> Exported:
-    """Write a layer for another tool. What the format cannot hold is in the result's losses."""
+    """Write a layer for another tool. What the format cannot hold is in the result's losses.
+
+    resample: take tracks at the samples of the scene's stream and, in 3D, in the scene's frame
+    (see :mod:`mmdata.annotations.resample`), for formats that have one set of labels per sample.
+    """
     writer = _lookup(format, "exporters", "write")
-    return cast("Exported", writer(Path(path), layer, scene, **options))
+    losses = Losses()
+    if resample:
+        from mmdata.annotations.resample import resample as at_samples
+
+        layer = at_samples(layer, scene, losses)
+    exported = cast("Exported", writer(Path(path), layer, scene, **options))
+    return Exported(exported.files, (*losses.report(), *exported.losses))

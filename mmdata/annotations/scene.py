@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -14,10 +14,31 @@ import numpy.typing as npt
 
 from mmdata.episode import Episode
 from mmdata.errors import ConversionError
-from mmdata.geometry import Rig
+from mmdata.geometry import SE3, Rig, interpolate_poses
 from mmdata_schema import COLLECTIONS, Annotation, Layer, Provenance, Software
 
 Stamps = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """Recorded poses of one frame in another, parent_SE3_child: stamps (N,), metres (N, 3),
+    quaternions (N, 4)."""
+
+    parent: str
+    child: str
+    stamp_ns: Stamps
+    translation: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
+
+    def at(self, stamp_ns: int) -> SE3 | None:
+        """The pose at an instant, interpolated; None outside of what was recorded."""
+        position, orientation = interpolate_poses(
+            self.stamp_ns, self.translation, self.orientation, [stamp_ns]
+        )
+        if not np.isfinite(position).all():
+            return None
+        return SE3.from_quaternion(orientation[0], position[0])
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,7 @@ class Scene:
     frame_id: frame of 3D boxes whose format does not name one.
     origin_ns: stamp of a format's time zero; else the start of `stream`, else of the episode.
     author: whoever made the labels, where the format does not say.
+    poses: recorded motion of frames.
     """
 
     episode_id: str
@@ -39,6 +61,7 @@ class Scene:
     frame_id: str | None = None
     origin_ns: int | None = None
     author: str | None = None
+    poses: tuple[Poses, ...] = ()
 
     @classmethod
     def of(
@@ -57,7 +80,7 @@ class Scene:
         stamps = {name: np.asarray(s.stamp_ns) for name, s in episode.streams.items()}
         return cls(
             episode.episode_id, episode.start_ns, stamps, episode.rig,
-            stream, frame_id, origin_ns, author,
+            stream, frame_id, origin_ns, author, tuple(_poses(episode)),
         )  # fmt: skip
 
     def zero_ns(self) -> int:
@@ -99,6 +122,28 @@ class Scene:
         i = int(np.searchsorted(stamps, stamp_ns))
         return i if i < len(stamps) and stamps[i] == stamp_ns else None
 
+    def transform(self, a: str, b: str, stamp_ns: int) -> SE3 | None:
+        """a_SE3_b at an instant, by the rig and at most one recorded motion; None if unknown."""
+
+        def fixed(x: str, y: str) -> SE3 | None:
+            return SE3.identity() if x == y else self.rig.transform(x, y)
+
+        still = fixed(a, b)
+        if still is not None:
+            return still
+        for poses in self.poses:
+            for one, other, backward in (
+                (poses.parent, poses.child, False),
+                (poses.child, poses.parent, True),
+            ):
+                a_SE3_one, other_SE3_b = fixed(a, one), fixed(other, b)
+                if a_SE3_one is None or other_SE3_b is None:
+                    continue
+                moving = poses.at(stamp_ns)
+                if moving is not None:
+                    return a_SE3_one @ (moving.inverse() if backward else moving) @ other_SE3_b
+        return None
+
     def image_size(self, stream: str) -> tuple[int, int] | None:
         """(width, height) by the rig; None when it is unknown."""
         for name, sensor in self.rig.items():
@@ -110,6 +155,17 @@ class Scene:
         """Who made imported labels: the author as far as known, else the tool."""
         who = author or self.author
         return Provenance(author=who, tool=Software(name=tool), source_file=path.name)
+
+
+def _poses(episode: Episode) -> Iterator[Poses]:
+    for stream in episode.streams.values():
+        parent, child = stream.info.frame_id, stream.info.attrs.get("child_frame_id")
+        if parent and child and {"translation", "orientation"} <= {*stream.fields} and len(stream):
+            yield Poses(
+                parent, child, np.asarray(stream.stamp_ns),
+                np.asarray(stream["translation"], np.float64),
+                np.asarray(stream["orientation"], np.float64),
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

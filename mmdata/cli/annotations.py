@@ -125,6 +125,10 @@ def export(
     stream: StreamOption = None,
     frame_id: FrameOption = None,
     origin_ns: OriginOption = None,
+    resample: Annotated[
+        bool,
+        typer.Option("--resample", help="Tracks at the samples of --stream, in --frame-id."),
+    ] = False,
     json: bool = JsonOption,
 ) -> None:
     """Write a layer for another tool; what its format cannot hold is listed."""
@@ -133,8 +137,9 @@ def export(
 
         made = read_episode_layer(episode, layer)
         exported = write_format(
-            format, target, made, _scene(episode, stream, frame_id, origin_ns, None)
-        )
+            format, target, made, _scene(episode, stream, frame_id, origin_ns, None),
+            resample=resample,
+        )  # fmt: skip
         if json:
             files = [str(path) for path in exported.files]
             print_json({"files": files, "losses": _losses(exported.losses)})

@@ -35,7 +35,8 @@ Pair = tuple[Box2D | None, Box3D | None]
 
 
 def write_kitti(path: Path, layer: Layer, scene: Scene) -> Exported:
-    """Write into folder `path`. 3D boxes are moved into the scene's camera frame by the rig."""
+    """Write into folder `path`. 3D boxes are moved into the scene's camera frame by the
+    rig and recorded poses."""
     losses = Losses()
     losses.rest(layer, KEPT)
     files: dict[int, list[str]] = {}
@@ -89,7 +90,7 @@ def pairs(layer: Layer, scene: Scene, losses: Losses) -> Iterator[tuple[int, Pai
 def _in_camera(box: Box3D, frame_id: str, scene: Scene) -> Box3D | None:
     if box.frame_id == frame_id:
         return box
-    camera_SE3_frame = scene.rig.transform(frame_id, box.frame_id)
+    camera_SE3_frame = scene.transform(frame_id, box.frame_id, box.stamp_ns)
     if camera_SE3_frame is None:
         return None
     pose = camera_SE3_frame @ SE3.from_quaternion(box.quaternion_wxyz, box.center_m)
