@@ -20,4 +20,8 @@ CONVERTERS: tuple[Entry, ...] = (
         "argoverse2", "mmdata_converters.argoverse2:Argoverse2Converter", ("pyarrow",), "parquet"
     ),
     Entry("pandaset", "mmdata_converters.pandaset:PandaSetConverter"),
+    Entry("droid", "mmdata_converters.droid:DroidConverter"),
+    Entry("umi", "mmdata_converters.umi:UmiConverter"),
+    Entry("reassemble", "mmdata_converters.reassemble:ReassembleConverter"),
+    Entry("agibot", "mmdata_converters.agibot:AgiBotConverter"),
 )

@@ -50,6 +50,7 @@ class Feed:
     info: StreamInfo
     stamps: Stamps
     read: Callable[[], Iterator[Chunk]]
+    receive: Stamps | None = None
 
     @property
     def topic(self) -> str:
@@ -121,7 +122,8 @@ class FeedRecording(Recording):
                 stamps = feed.stamps[rows]
                 seen += len(stamps)
                 account.count(topic, len(stamps))
-                yield Batch(feed.info, samples, stamps)
+                receive = None if feed.receive is None else feed.receive[rows]
+                yield Batch(feed.info, samples, stamps, receive)
         except DAMAGE as error:
             dropped = sum(n for (t, _), n in account.dropped.items() if t == topic)
             left = max(1, len(feed.stamps) - seen - dropped)
@@ -160,13 +162,13 @@ class FeedRecording(Recording):
         units: Mapping[str, str] | None = None,
         channels: Mapping[str, Sequence[str]] | None = None,
         kind: Kind = Kind.SIGNAL,
-        only: Array | None = None,
+        receive: Stamps | None = None,
         **info: Any,
     ) -> None:
         """Numeric rows. fields: arrays (n, ...), in memory or on disk, read slice by slice.
 
         Rows and stamps belong together by position; what is longer than the rest is counted.
-        only: rows to keep.
+        receive (n,): receive stamps of the rows.
         """
         topic = str(info.get("source_topic") or name)
         n = min([len(stamps), *(len(f) for f in fields.values())])
@@ -194,12 +196,10 @@ class FeedRecording(Recording):
             for start in range(0, n, step):
                 rows: Rows = slice(start, min(n, start + step))
                 values = {f: _numbers(v[rows]) for f, v in fields.items()}
-                if only is not None:
-                    keep = np.flatnonzero(only[rows])
-                    values, rows = {f: v[keep] for f, v in values.items()}, keep + start
                 yield rows, values
 
-        self._declare(name, kind, described, stamps[:n], read, info)
+        received = None if receive is None else receive[:n]
+        self._declare(name, kind, described, stamps[:n], read, info, received)
 
     def frames(
         self, name: str, pixels: LazyArray, stamps: Stamps, kind: Kind = Kind.IMAGE, **info: Any
@@ -318,9 +318,10 @@ class FeedRecording(Recording):
         info: StreamInfo,
         stamps: Stamps,
         read: Callable[[], Iterator[Chunk]],
+        receive: Stamps | None = None,
     ) -> None:
         """Any other stream."""
-        self.feeds.append(Feed(info, np.asarray(stamps, np.int64), read))
+        self.feeds.append(Feed(info, np.asarray(stamps, np.int64), read, receive))
 
     def layer(self, name: str, **collections: list[Any]) -> None:
         """Labels that came along, as an annotation layer; nothing where there are none."""
@@ -356,12 +357,13 @@ class FeedRecording(Recording):
         stamps: Stamps,
         read: Callable[[], Iterator[Chunk]],
         info: Mapping[str, Any],
+        receive: Stamps | None = None,
     ) -> None:
         names = {f.info.name for f in self.feeds}
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}_{number}", number + 1
-        self.feed(StreamInfo(unique, kind, dict(fields), **info), stamps, read)
+        self.feed(StreamInfo(unique, kind, dict(fields), **info), stamps, read, receive)
 
     def _picture_encoding(self, get: Callable[[int], bytes | None], n: int) -> str:
         """Encoding of the first picture; a few others are mixed in at times and decode as well."""

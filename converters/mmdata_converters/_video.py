@@ -5,9 +5,9 @@ cannot be carried over. Frames are matched to rows by presentation time, never b
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from mmdata.media import encode_jpeg, is_keyframe
 from mmdata.streams import VIDEO_ENCODINGS, FieldInfo, Kind, Ragged, StreamInfo
 from mmdata_converters._feeds import BATCH_BYTES, DAMAGE, Chunk, FeedRecording
 
-VideoSource: TypeAlias = Path | bytes
+VideoSource: TypeAlias = Path | Callable[[], bytes]
 
 #: FFmpeg's codec name -> encoding of a stream, where packets can be kept.
 _CODECS = {
@@ -49,7 +49,6 @@ class Video:
     seconds: NDArray[np.float64]
     first_s: float = 0.0
     starts_on_keyframe: bool = True
-    keyframe_seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def period_s(self) -> float | None:
@@ -72,20 +71,16 @@ def open_video(
         slack = 0.5 / rate if rate and start_s is not None else 0.0
         low = -np.inf if start_s is None else start_s - slack
         high = np.inf if end_s is None else end_s - slack
-        times, keys = [], []
-        lead = 0
+        times: list[float] = []
         first_in_order: bool | None = None
         for packet, seconds in _packets(container, stream, start_s):
             if seconds >= high + 2.0:
                 break
             if not low <= seconds < high:
-                lead += 1
                 continue
             if first_in_order is None:
                 first_in_order = bool(packet.is_keyframe)
             times.append(seconds)
-            if packet.is_keyframe:
-                keys.append(seconds)
         ordered = np.sort(np.array(times, np.float64))
         origin = start_s if start_s is not None else 0.0
         encoding = _CODECS.get(context.name)
@@ -101,7 +96,6 @@ def open_video(
             ordered - origin,
             origin,
             first_in_order is not False,
-            np.array(keys, np.float64) - origin,
         )
 
 
@@ -149,13 +143,15 @@ def add_video(
     end_s: float | None = None,
     declared_rate_hz: float | None = None,
     has_row: NDArray[np.bool_] | None = None,
+    receive: Stamps | None = None,
     **info: Any,
 ) -> None:
     """Declare a video's frames as a stream; frame i belongs to the row it was recorded for.
 
     stamps (n_rows,) i8. synthetic_rate_hz: rate the stamps were made with, by which frames beyond
     the last row get theirs; without it they are left out and counted. has_row (n_rows,): rows that
-    exist, where some are lost. A video that cannot be read is counted as missing.
+    exist, where some are lost. receive (n_rows,): receive stamps of the rows. A video that cannot
+    be read is counted as missing.
     """
     topic = str(info.get("source_topic") or name)
     account = recording.account
@@ -224,7 +220,8 @@ def add_video(
         if at:
             yield np.array(at), _samples(found, depth)
 
-    recording.feed(stream, placed, read)
+    received = None if receive is None else _stamps_of(rows, receive, synthetic_rate_hz)
+    recording.feed(stream, placed, read, received)
 
 
 def looks_dead(video: Video, samples: int = 6) -> list[str]:
@@ -308,10 +305,10 @@ def _opened(source: VideoSource) -> Iterator[Any]:
     import av
 
     av.logging.set_level(av.logging.PANIC)
-    label = source.name if isinstance(source, Path) else f"{len(source)} bytes of video"
+    label = source.name if isinstance(source, Path) else "embedded file"
     try:
-        with av.open(str(source) if isinstance(source, Path) else io.BytesIO(source)) as container:
-            yield container
+        with av.open(str(source) if isinstance(source, Path) else io.BytesIO(source())) as opened:
+            yield opened
     except FileNotFoundError:
         raise
     except _av_errors() as error:
@@ -322,6 +319,8 @@ def _video_stream(container: Any, source: VideoSource) -> Any:
     if not container.streams.video:
         raise ConversionError("no video track in it")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise ConversionError("a video track of an unknown codec")
     stream.thread_type = "NONE"
     return stream
 
@@ -455,13 +454,10 @@ def _audio_blocks(source: VideoSource) -> Iterator[tuple[NDArray[np.int16], int]
         if not container.streams.audio:
             raise ConversionError("no audio track in it")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise ConversionError("an audio track of an unknown codec")
         resampler = av.AudioResampler(format="s16")
         for frame in container.decode(stream):
             for part in resampler.resample(frame):
                 channels = len(part.layout.channels)
                 yield part.to_ndarray().reshape(-1, channels).copy(), int(part.sample_rate)
-
-
-def described(info: StreamInfo, **attrs: Any) -> StreamInfo:
-    """The description with further attributes."""
-    return replace(info, attrs={**info.attrs, **attrs})

@@ -14,6 +14,7 @@ from mmdata.recording import Recording
 from mmdata.streams import Kind
 from mmdata_converters._feeds import DatasetConverter, FeedRecording, natural, row_stamps, synthetic
 from mmdata_converters._h5 import is_h5, is_numeric, open_h5, text_of, walk
+from mmdata_converters._rotations import from_xyzw
 
 #: robosuite's default control rate, used where the file states none, and then said so.
 _USUAL_RATE_HZ = 20.0
@@ -126,7 +127,7 @@ class _Demo(FeedRecording):
         if self.isaac:
             return dataset
         if "env_type" in self.env or "robosuite" in json.dumps(self.env).lower():
-            return dataset[:][:, [3, 0, 1, 2]]  # robosuite writes x, y, z, w
+            return from_xyzw(dataset[:])  # as robosuite writes them
         self.account.problem(f"{path}: order of the quaternion unknown; values kept as they are")
         return None
 

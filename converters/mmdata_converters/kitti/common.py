@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.errors import ConversionError
-from mmdata.geometry import SE3, quat_from_rotvec, quat_multiply
+from mmdata.geometry import SE3
 from mmdata.streams import FieldInfo
 from mmdata_converters._feeds import read_bytes
 
@@ -29,16 +29,6 @@ def parse_time(text: str) -> int:
     whole, _, fraction = text.strip().partition(".")
     seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
-
-
-def from_roll_pitch_yaw(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 3) roll, pitch, yaw to quaternions (n, 4): turned by yaw, then pitch, then roll."""
-    zero = np.zeros(len(angles))
-    roll, pitch, yaw = angles.T
-    q_roll = quat_from_rotvec(np.stack([roll, zero, zero], -1))
-    q_pitch = quat_from_rotvec(np.stack([zero, pitch, zero], -1))
-    q_yaw = quat_from_rotvec(np.stack([zero, zero, yaw], -1))
-    return np.asarray(quat_multiply(quat_multiply(q_yaw, q_pitch), q_roll))
 
 
 def camera_box(values: list[float]) -> dict[str, Any]:

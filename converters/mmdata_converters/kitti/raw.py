@@ -14,9 +14,9 @@ from mmdata.clocks import Stamps
 from mmdata.geometry import SE3, CameraModel, LensModel, Sensor
 from mmdata.streams import FieldInfo
 from mmdata_converters._feeds import DAMAGE, FeedRecording, measured, read_bytes
+from mmdata_converters._rotations import from_roll_pitch_yaw
 from mmdata_converters.kitti.common import (
     POINTS,
-    from_roll_pitch_yaw,
     parse_time,
     read_calibration,
     read_velodyne,

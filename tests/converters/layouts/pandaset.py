@@ -112,9 +112,7 @@ def frame_pickle(columns: Mapping[str, np.ndarray], old: bool = True) -> bytes:
     blocks = []
     for places in by_kind.values():
         values = np.stack([columns[names[i]] for i in places])
-        even = (
-            len(places) > 1 and len({b - a for a, b in zip(places, places[1:], strict=False)}) == 1
-        )
+        even = len(places) > 1 and len({b - a for a, b in pairwise(places)}) == 1
         step = places[1] - places[0] if even else 1
         where = slice(places[0], places[-1] + 1, step) if even else np.array(places)
         blocks.append((values, where))

@@ -1,0 +1,260 @@
+"""DROID, UMI, REASSEMBLE and AgiBot: measured stamps, rotations by hand, labels, defects."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layouts import manipulation as layout
+from layouts.media import number_of
+
+from mmdata import open_episode
+from mmdata.geometry import quat_to_matrix
+from mmdata.testing import ConverterContract, read_all, write_episode
+from mmdata_converters._rotations import from_roll_pitch_yaw
+from mmdata_converters._zarr import ZarrStore
+from mmdata_converters.agibot import AgiBotConverter
+from mmdata_converters.droid import DroidConverter
+from mmdata_converters.reassemble import ReassembleConverter
+from mmdata_converters.umi import UmiConverter
+from mmdata_schema import read_layer
+
+QUARTER = [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]
+START_NS = layout.START_S * 10**9
+
+
+class TestDroid(ConverterContract):
+    converter = DroidConverter
+    synthetic = False
+    counts: ClassVar = dict.fromkeys(
+        ("joint_states", "eef_pose", "gripper", "robot_state", "controller", "action",
+         "camera_111", "camera_222", "camera_111_pose"), 10,
+    )  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_droid(folder / "Fri_Jul__7_14:44:02_2023")
+
+
+class TestUmiZip(ConverterContract):
+    converter = UmiConverter
+    parts = 2
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(
+        ("eef_pose", "gripper", "robot0_demo_start_pose", "camera0"), 5
+    )
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_umi(folder / "dataset.zarr.zip")
+
+
+class TestUmiFolder(TestUmiZip):
+    def make(self, folder: Path) -> Path:
+        return layout.write_umi(folder / "dataset.zarr", codec="zlib")
+
+
+class TestReassemble(ConverterContract):
+    converter = ReassembleConverter
+    synthetic = False
+    counts: ClassVar = {
+        **dict.fromkeys(("joint_states", "gripper", "wrench", "wrench_measured", "eef_pose",
+                         "eef_velocity"), 20),
+        "camera_hama1": 8, "events": 10, "hand_audio": 29,
+    }  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_reassemble(folder / "2025-01-09-13-57-17.h5")
+
+
+class TestAgiBot(ConverterContract):
+    converter = AgiBotConverter
+    synthetic = False
+    counts: ClassVar = {
+        **dict.fromkeys(("joint_states", "eef_pose", "gripper", "state_head", "action_effector",
+                         "camera_head", "camera_tactile_left"), 12),
+        "action_joint": 9, "camera_head_depth": 11,
+    }  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_agibot(folder / "agibot")
+
+
+def convert(converter, path: Path, out: Path, part: str = ""):
+    with converter.open(path, part) as recording:
+        episode = open_episode(write_episode(recording, out / "e.h5"))
+    return episode, recording
+
+
+def told(recording, text: str) -> bool:
+    return any(text in line for line in recording.account.problem_lines())
+
+
+@given(st.tuples(*[st.floats(-3, 3)] * 3))
+def test_euler_angles_against_matrices(angles: tuple[float, float, float]) -> None:
+    a, b, c = angles
+    rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    ry = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    rz = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    found = quat_to_matrix(from_roll_pitch_yaw(np.array([angles]))[0])
+    np.testing.assert_allclose(found, rz @ ry @ rx, atol=1e-9)
+
+
+# -- DROID -------------------------------------------------------------------------------------
+
+
+def test_droid_by_hand(tmp_path: Path) -> None:
+    episode, recording = convert(DroidConverter, layout.write_droid(tmp_path / "e"), tmp_path)
+    joints = episode.streams["joint_states"]
+    assert joints.source_ns.tolist() == [START_NS + i * 66_666_667 for i in range(10)]
+    assert joints.receive_ns[1] == (layout.START_MS + 72) * 10**6
+    np.testing.assert_allclose(episode.streams["eef_pose"]["orientation"][0], QUARTER)
+    camera = episode.streams["camera_222"]
+    assert camera.source_ns[0] == (layout.START_MS - 20) * 10**6
+    assert [number_of(i) for i in camera] == list(range(10))
+    # The fixed camera is in the rig; the one on the wrist moves and is a stream.
+    point = episode.rig.transform("robot_base", "camera_222").apply([1.0, 0, 0])
+    np.testing.assert_allclose(point, [0.5, 1.0, 0.3], atol=1e-12)
+    assert episode.rig["camera_111"].parent_SE3_sensor is None
+    assert "camera_111_pose" in episode.streams
+    assert episode.metadata["instruction"] == "close the drawer"
+    assert episode.metadata["outcome"] == "success"
+    assert recording.account.problem_lines() == []
+
+
+def test_droid_video_one_frame_short(tmp_path: Path) -> None:
+    path = layout.write_droid(tmp_path / "e", frames=9)
+    episode, recording = convert(DroidConverter, path, tmp_path)
+    assert [number_of(i) for i in episode.streams["camera_111"]] == list(range(9))
+    assert told(recording, "9 frames for 10 rows")
+
+
+def test_droid_skipped_actions_and_missing_video(tmp_path: Path) -> None:
+    path = layout.write_droid(tmp_path / "e", skip=[3, 4])
+    (path / "recordings/MP4/111.mp4").unlink()
+    episode, recording = convert(DroidConverter, path, tmp_path)
+    action = episode.streams["action"]
+    assert np.floor(action["joint_position"][:, 0]).tolist() == [0, 1, 2, 5, 6, 7, 8, 9]
+    assert len(episode.streams["joint_states"]) == 10
+    assert "camera_111" not in episode.streams
+    assert told(recording, "2 rows of action are marked skip_action")
+    assert told(recording, "111.mp4 is missing: 10 rows without frame")
+
+
+# -- UMI ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["d.zarr.zip", "d.zarr"])
+def test_umi_second_episode(tmp_path: Path, name: str) -> None:
+    path = layout.write_umi(tmp_path / name)
+    episode, recording = convert(UmiConverter, path, tmp_path, "episode_000001")
+    pose = episode.streams["eef_pose"]
+    assert pose["position"][:, 0].tolist() == [5, 6, 7, 8, 9, 10, 11]
+    np.testing.assert_allclose(pose["orientation"][0], QUARTER, atol=1e-7)
+    assert episode.streams["gripper"]["width"][0] == np.float32(0.05)
+    assert [number_of(i) for i in episode.streams["camera0"]] == [5, 6, 7, 8, 9, 10, 11]
+    assert told(recording, "holds no time")
+
+
+def test_umi_with_jpeg_xl_but_no_decoder(tmp_path: Path) -> None:
+    pytest.importorskip("numcodecs")
+    path = layout.write_umi(tmp_path / "d.zarr.zip", codec="jpegxl")
+    with UmiConverter.open(path) as recording:
+        streams = read_all(recording)
+        dropped = {d.topic: d for d in recording.account.dropped_list()}
+    assert len(streams["eef_pose"][0]) == 5
+    if "camera0" not in streams:
+        reason = dropped["data/camera0_rgb"].reason
+        assert "mmdata[umi]" in reason or "chunk" in reason
+
+
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_zarr_slices(tmp_path_factory: pytest.TempPathFactory, a: int, b: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "slices.zarr.zip"
+    if not path.exists():
+        layout.write_umi(path)
+    store = ZarrStore(path)
+    array = store.array("data/robot0_eef_rot_axis_angle")  # chunks across both axes
+    whole = np.tile(np.float32([0, 0, np.pi / 2]), (12, 1))
+    np.testing.assert_array_equal(array[a:b], whole[a:b])
+    store.close()
+
+
+def test_umi_damaged_chunk(tmp_path: Path) -> None:
+    path = layout.write_umi(tmp_path / "d.zarr")
+    (path / "data/camera0_rgb/2.0.0.0").write_bytes(b"broken")
+    episode, recording = convert(UmiConverter, path, tmp_path)
+    assert len(episode.streams["eef_pose"]) == 5
+    assert sum(d.count for d in recording.account.dropped_list()) == 5
+    assert zipfile.is_zipfile(path) is False
+
+
+# -- REASSEMBLE --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"parts": True}, {"misspelt": True}, {"unit": 1e3}, {"unit": 1e9}]
+)
+def test_reassemble_variants(tmp_path: Path, options: dict) -> None:
+    path = layout.write_reassemble(tmp_path / "r.h5", **options)
+    episode, recording = convert(ReassembleConverter, path, tmp_path)
+    joints = episode.streams["joint_states"]
+    assert joints["position"][2].tolist() == [14, 15, 16, 17, 18, 19, 20]
+    assert set(joints.fields) == {"position", "velocity", "effort"}
+    np.testing.assert_allclose(joints.stamp_ns - START_NS, np.arange(20) * 1e7, atol=300)
+    assert episode.streams["wrench"]["force"][1].tolist() == [3, 4, 5]
+    np.testing.assert_allclose(episode.streams["eef_pose"]["orientation"][0], QUARTER)
+    camera = episode.streams["camera_hama1"]
+    assert [number_of(i) for i in camera] == list(range(8))
+    assert abs(camera.stamp_ns[0] - START_NS - 3_000_000) < 300
+    audio = episode.streams["hand_audio"]
+    assert audio.info.attrs["sample_rate_hz"] == 16000
+    assert abs(audio.stamp_ns[0] - START_NS) < 300
+    assert told(recording, "is taken as compensated_base_torque") is bool(options.get("misspelt"))
+
+
+def test_reassemble_segments_and_poses(tmp_path: Path) -> None:
+    path = layout.write_reassemble(tmp_path / "r.h5", misspelt=True)
+    _, recording = convert(ReassembleConverter, path, tmp_path)
+    layer = read_layer(recording.layers["reassemble"])
+    tasks = sorted((p for p in layer.phases if p.tier == "task"), key=lambda p: p.start_ns)
+    skills = sorted((p for p in layer.phases if p.tier == "skill"), key=lambda p: p.start_ns)
+    assert [t.success for t in tasks] == [True, False]
+    assert [s.parent_id for s in skills] == [t.id for t in tasks]
+    assert tasks[0].label == "Pick gear."
+    assert abs(tasks[0].end_ns - START_NS - 100_000_000) < 300
+    (gear,) = layer.objects
+    np.testing.assert_allclose(  # written x, y, z, w
+        gear.attributes["pose_xyz_qwxyz"], [0.1, 0.2, 0.3, *QUARTER]
+    )
+
+
+# -- AgiBot ------------------------------------------------------------------------------------
+
+
+def test_agibot_by_hand(tmp_path: Path) -> None:
+    path = layout.write_agibot(tmp_path / "a")
+    assert list(AgiBotConverter.sources(path)) == ["327_648642"]
+    episode, recording = convert(AgiBotConverter, path, tmp_path)
+    stamps = [START_NS + i * 33_333_333 for i in range(12)]
+    assert episode.streams["joint_states"].source_ns.tolist() == stamps
+    np.testing.assert_allclose(episode.streams["eef_pose"]["orientation"][0, 1], QUARTER)
+    # Nine actions, sent from the fourth row on.
+    assert episode.streams["action_joint"].stamp_ns.tolist() == stamps[3:]
+    assert episode.streams["action_effector"]["sent"].tolist() == [1] * 10 + [0] * 2
+    assert [number_of(i) for i in episode.streams["camera_head"]] == list(range(12))
+    depth = episode.streams["camera_head_depth"]
+    assert [d[0, 0] - 900 for d in depth] == [i for i in range(12) if i != 4]
+    assert depth.stamp_ns.tolist() == [s for i, s in enumerate(stamps) if i != 4]
+    assert told(recording, "11 pictures for 12 rows")
+    layer = read_layer(recording.layers["agibot"])
+    phases = sorted(layer.phases, key=lambda p: p.start_ns)
+    assert [(p.label, p.start_ns) for p in phases] == [
+        ("Retrieve cucumber", stamps[0]), ("Place it", stamps[6]),
+    ]  # fmt: skip
+    assert phases[0].end_ns == stamps[6]
+    assert phases[1].attributes == {"skill": "Place"}
+    assert any(d.topic == "action_config" for d in recording.account.dropped_list())
