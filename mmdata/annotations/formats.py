@@ -58,14 +58,21 @@ def read_format(
     """Read another tool's labels as layers named `layer` (or beginning with it).
 
     Raises ConversionError when the file is not of that format or the scene lacks what it needs,
-    SchemaError when a label makes no valid annotation.
+    SchemaError when a label makes no valid annotation, ConfigError for an unknown format or a
+    name that no layer can have.
     """
     reader = _lookup(format, "importers", "read")
+    try:
+        Layer.parse({"episode_id": "e", "name": layer, "provenance": {"author": "a"}})
+    except mmdata_schema.SchemaError as error:
+        raise ConfigError(
+            f"{layer!r} is no name for a layer: letters, digits, _ and -, 64 at most"
+        ) from error
     try:
         return cast("Imported", reader(Path(path), scene, layer=layer, **options))
     except mmdata_schema.SchemaError as error:
         raise SchemaError(f"{path}: {error}") from error
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
         # What a file that is not built as its format says runs into, wherever that shows first.
         raise ConversionError(
             f"{path} is not {FORMATS[format].title}, or is damaged: {error!r}"
