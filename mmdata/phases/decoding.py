@@ -182,6 +182,8 @@ def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
     peaks, _ = find_peaks(
         score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
     )
+    most = max(2, round(end * settings.unnamed_most_hz))
+    peaks = np.sort(peaks[np.argsort(-score[peaks], kind="stable")[:most]])
     instants = sorted(evidence.instants, key=lambda x: x.seconds)
     times = np.array([x.seconds for x in instants])
     cuts, sure = [0.0], [1.0]
