@@ -24,4 +24,5 @@ CONVERTERS: tuple[Entry, ...] = (
     Entry("umi", "mmdata_converters.umi:UmiConverter"),
     Entry("reassemble", "mmdata_converters.reassemble:ReassembleConverter"),
     Entry("agibot", "mmdata_converters.agibot:AgiBotConverter"),
+    Entry("mcap", "mmdata_converters.mcap_foxglove:FoxgloveMcapConverter"),
 )
