@@ -11,7 +11,7 @@ import numpy as np
 from mmdata.phases.inputs import Floats
 from mmdata.phases.segment import Segmentation
 
-WIDTH, PLOT, LEFT = 1100, 90, 90
+WIDTH, PLOT, LEFT = 1100, 90, 150
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#ff9da6", "#9d755d")
 STYLE = """
 body{font:14px/1.4 system-ui,sans-serif;margin:24px;color:#1b1e23;background:#fff;max-width:1200px}
@@ -135,7 +135,21 @@ def _episode(name: str, found: Segmentation, quality: Mapping[str, Any] | None) 
         f"{escape(found.outcome.label)} ({escape(', '.join(found.outcome.evidence))})</p>"
         f'<svg viewBox="0 0 {WIDTH + LEFT} 48" width="100%" role="img" aria-label="phases">'
         f'<text x="0" y="21" font-size="11" fill="currentColor">phases</text>{"".join(lane)}</svg>'
-        f"{plots}{_tables(found)}{_quality(quality)}"
+        f"{plots}{_axis(span)}{_tables(found)}{_quality(quality)}"
+    )
+
+
+def _axis(span_s: float) -> str:
+    """Seconds since the start, in about ten round steps."""
+    step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 3600) if span_s < 12 * s
+                or s == 3600)  # fmt: skip
+    ticks = "".join(
+        f'<text x="{LEFT + t / span_s * WIDTH:.1f}" y="12" text-anchor="middle">{t:g}</text>'
+        for t in np.arange(0, span_s, step)
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH + LEFT} 18" width="100%" role="img" aria-label="seconds">'
+        f'<g font-size="10" fill="currentColor">{ticks}<text x="0" y="12">seconds</text></g></svg>'
     )
 
 

@@ -49,8 +49,8 @@ class Settings:
     unnamed_min_s: float = 0.4
     """Shortest segment where no grammar is used."""
     unnamed_most_hz: float = 0.7
-    """Where no grammar is used, the strongest boundaries up to this many per second are kept: people's
-    movements are full of small starts and stops that begin nothing new."""
+    """Where no grammar is used, only the strongest boundaries up to this many per second are kept:
+    people's movements are full of small starts and stops that begin nothing new."""
     base_still_m_s: float = 0.15
     """A vehicle or walking robot slower than this stands."""
     hard_braking_m_s2: float = 3.5

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import phase_families as families
 import pytest
 
 from mmdata.phases import evaluate, score_episode, segment, segment_inputs
 from mmdata.phases.inputs import Effector, Inputs, Series
 from mmdata.phases.metrics import Interval
 from mmdata.phases.scripted import Take, keep_only, pick_place
-from tests.phases import families
 
 HELD_OUT = range(3000, 3016)
 

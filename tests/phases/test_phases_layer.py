@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+import phase_families as families
 import pytest
 
 from mmdata.phases import segment_inputs
@@ -11,7 +12,6 @@ from mmdata.phases.layer import to_layer
 from mmdata.phases.report import write_html
 from mmdata.phases.scripted import pick_place
 from mmdata_schema import load_taxonomy, read_layer, validate_layer, write_layer
-from tests.phases import families
 
 
 def test_layer_is_valid_and_repeatable() -> None:
