@@ -18,6 +18,7 @@ EpisodesArgument = Annotated[list[Path], typer.Argument(help="Episode files, or 
 LayersOption = Annotated[
     list[str] | None, typer.Option("--layer", "-l", help="Only these layers (repeat the option).")
 ]
+FindingsOption = Annotated[Path | None, typer.Option(help="JSON of findings, as checks write it.")]
 HtmlOption = Annotated[Path | None, typer.Option(help="Write a self-contained page.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
 
@@ -101,17 +102,23 @@ def sample(
         float, typer.Option(help="Fault rate a class must be shown to stay below.")
     ] = 0.05,
     confidence: Annotated[float, typer.Option(help="With this confidence.")] = 0.95,
+    findings: FindingsOption = None,
     seed: SeedOption = 0,
     html: HtmlOption = None,
     json: bool = JsonOption,
 ) -> None:
-    """Draw annotations to check: by class, annotator and severity, with acceptance numbers."""
+    """Draw annotations to check: by class, task, annotator and severity of findings.
+
+    Each class has its acceptance number: how many faults it may show.
+    """
     with _errors():
         from mmdata.quality.label_items import items_of
         from mmdata.quality.sampling import Plan, stratified_sample
 
         plan = Plan(rate, min_rate, min_count, _rates(class_rate or ()), max_fault_rate, confidence)
-        drawn = stratified_sample(items_of(_layers(episodes, layer)), plan, seed=seed)
+        known = _findings(findings) if findings is not None else []
+        items = items_of(_layers(episodes, layer), known, _tasks(episodes))
+        drawn = stratified_sample(items, plan, seed=seed)
         if html is not None:
             from mmdata.quality.label_pages import sample_page
 
@@ -131,9 +138,7 @@ def sample(
 def queue(
     episodes: EpisodesArgument,
     layer: LayersOption = None,
-    findings: Annotated[
-        Path | None, typer.Option(help="JSON of findings, as checks write it.")
-    ] = None,
+    findings: FindingsOption = None,
     size: Annotated[int | None, typer.Option(help="Length of the queue.", min=1)] = None,
     random_share: Annotated[float, typer.Option(help="Share drawn at random.")] = 0.15,
     seed: SeedOption = 0,
@@ -211,13 +216,8 @@ def _layers(paths: list[Path], names: list[str] | None) -> list[Layer]:
     """Usable layers of the episodes, in order of episode and name."""
     from mmdata.annotations import list_layers, read_episode_layer
 
-    files: list[Path] = []
-    for path in paths:
-        files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError("no episodes there")
     found = []
-    for file in files:
+    for file in _files(paths):
         for entry in list_layers(file):
             if names is not None and entry.name not in names:
                 continue
@@ -225,6 +225,27 @@ def _layers(paths: list[Path], names: list[str] | None) -> list[Layer]:
                 raise ValueError(f"{file}: layer {entry.name!r}: {entry.problem}")
             found.append(read_episode_layer(file, entry.name))
     return found
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.glob("*.h5")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError("no episodes there")
+    return files
+
+
+def _tasks(paths: list[Path]) -> dict[str, str]:
+    """Task by episode, where an episode's metadata names it."""
+    from mmdata import open_episode
+
+    tasks = {}
+    for file in _files(paths):
+        with open_episode(file) as episode:
+            if episode.metadata.get("task") is not None:
+                tasks[episode.episode_id] = str(episode.metadata["task"])
+    return tasks
 
 
 def _findings(path: Path) -> list[dict[str, Any]]:

@@ -28,15 +28,30 @@ def maker_of(layer: Layer, annotation: Annotation) -> str:
     return made.author or (software.name if software else layer.name)
 
 
-def items_of(layers: Iterable[Layer]) -> list[Item]:
-    """Every annotation but comments; a track is one item."""
+def items_of(
+    layers: Sequence[Layer],
+    findings: Sequence[Mapping[str, Any]] = (),
+    tasks: Mapping[str, str] | None = None,
+) -> list[Item]:
+    """Every annotation but comments; a track is one item.
+
+    findings: as for :func:`candidates_of`; an item has the severity of the gravest about it.
+    tasks: by episode.
+    """
+    severity: dict[tuple[str, str | None, str], str] = {}
+    for found in sorted(_candidates(findings, layers), key=lambda c: SEVERITIES[c.severity]):
+        severity[found.episode_id, found.layer, found.id] = found.severity
     return [
-        Item(a.id, layer.episode_id, class_of(name, a), maker_of(layer, a), layer=layer.name)
+        Item(
+            a.id, layer.episode_id, class_of(name, a), maker_of(layer, a),
+            severity.get((layer.episode_id, layer.name, a.id)), layer.name,
+            (tasks or {}).get(layer.episode_id),
+        )
         for layer in layers
         for name in COLLECTIONS
         if name != "comments"
         for a in getattr(layer, name)
-    ]
+    ]  # fmt: skip
 
 
 def candidates_of(
@@ -52,13 +67,11 @@ def candidates_of(
     """
     best: dict[tuple[str, str | None, str], Candidate] = {}
     judged: set[tuple[str, str | None, str]] = set()
-    places: dict[tuple[str, str], list[str]] = {}
     key: tuple[str, str | None, str]
     for layer in layers:
         for name in COLLECTIONS:
             for a in getattr(layer, name) if name != "comments" else ():
                 key = (layer.episode_id, layer.name, a.id)
-                places.setdefault((layer.episode_id, a.id), []).append(layer.name)
                 if a.review is not None and a.review.state in _JUDGED:
                     judged.add(key)
                     continue
@@ -70,16 +83,24 @@ def candidates_of(
                         a.id, layer.episode_id, "info", 1 - sure, f"confidence {sure:.2f}",
                         layer.name,
                     )  # fmt: skip
-    for number, finding in enumerate(findings):
-        if finding.get("status", "FAILED") != "FAILED":
-            continue
-        found = _of_finding(number, finding, places)
+    for found in _candidates(findings, layers):
         key = (found.episode_id, found.layer, found.id)
-        if key in judged:
-            continue
-        if key not in best or best[key].rank <= found.rank:
+        if key not in judged and (key not in best or best[key].rank <= found.rank):
             best[key] = found
     return list(best.values())
+
+
+def _candidates(findings: Sequence[Mapping[str, Any]], layers: Sequence[Layer]) -> list[Candidate]:
+    """The failed findings, each about the annotation it names where that is known."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for layer in layers if findings else ():
+        for a in layer.annotations():
+            places.setdefault((layer.episode_id, a.id), []).append(layer.name)
+    return [
+        _of_finding(number, finding, places)
+        for number, finding in enumerate(findings)
+        if finding.get("status", "FAILED") == "FAILED"
+    ]
 
 
 def _of_finding(

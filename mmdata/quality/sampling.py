@@ -18,7 +18,8 @@ from scipy.stats import beta, binom, hypergeom
 
 @dataclass(frozen=True)
 class Item:
-    """Something that can be checked: its class, who made it, and a severity where one is known."""
+    """Something that can be checked: its class, who made it, and where known the task that its
+    episode shows and the severity of what was found about it."""
 
     id: str
     episode_id: str
@@ -26,6 +27,7 @@ class Item:
     annotator: str | None = None
     severity: str | None = None
     layer: str | None = None
+    task: str | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -161,11 +163,11 @@ class Plan:
     class_rates: Mapping[str, float] = field(default_factory=dict)
     max_fault_rate: float = 0.05
     confidence: float = 0.95
-    by: tuple[str, ...] = ("annotator", "severity")
+    by: tuple[str, ...] = ("task", "annotator", "severity")
 
 
 def stratified_sample(items: Sequence[Item], plan: Plan, *, seed: int = 0) -> Sample:
-    """Draw from every class, and within it from every annotator and severity in proportion.
+    """Draw from every class, and within it from every task, annotator and severity in proportion.
 
     Depends on the items' ids and the seed only, not on their order. Every stratum gets one item
     at least. ValueError when an item occurs twice.

@@ -156,6 +156,9 @@ def test_sample_and_queue(folder: Path) -> None:
             {"rule": "TIM001", "status": "FAILED", "severity": "warning", "stream": "wrench"},
         ]},
     ]))  # fmt: skip
+    made = run_json("sample", folder, "--min-count", 2, "--findings", findings)
+    assert {"name": ["lift", "", "bob", "error"], "population": 1, "sampled": 1,
+            "acceptance": 0} in made["strata"]  # fmt: skip
     page = folder / "queue.html"
     made = run_json(
         "queue", folder, "--findings", findings, "--size", 10, "--random-share", 0.2, "--html", page
@@ -213,7 +216,9 @@ def test_candidates_leave_out_what_was_judged_and_keep_the_gravest_finding() -> 
     assert (plain.severity, plain.score) == ("info", pytest.approx(0.6))
     with pytest.raises(ValueError, match="awful"):
         candidates_of([layer], [{"severity": "awful"}])
-    assert [i.annotator for i in items_of([layer])] == ["net"] * 3
+    items = items_of([layer], findings, {"one": "pick"})
+    assert [(i.annotator, i.task) for i in items] == [("net", "pick")] * 3
+    assert [i.severity for i in items] == ["error", "error", None]
     assert len(judged_proposals([layer])[0]) == 2
 
 

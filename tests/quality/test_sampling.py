@@ -77,7 +77,7 @@ def test_sample_keeps_minimum_rates_and_every_stratum() -> None:
     assert drawn["truck"].sampled == 50
     assert drawn["tram"].sampled == 8  # fewer than the minimum: all of them
     assert all(s.sampled >= 1 for s in sample.strata)
-    bob = next(s for s in sample.strata if s.name == ("car", "bob", "warning"))
+    bob = next(s for s in sample.strata if s.name == ("car", "", "bob", "warning"))
     assert bob.sampled / 100 == pytest.approx(bob.population / 1000, abs=0.011)
     assert drawn["tram"].acceptance == 0
     assert drawn["car"].acceptance == acceptance_number(100, 0.05, lot=1000)

@@ -97,6 +97,9 @@ def write_elan(path: Path, layer: Layer, scene: Scene) -> Exported:
     root = Element(
         "ANNOTATION_DOCUMENT",
         {"AUTHOR": layer.provenance.author or "", "FORMAT": "3.0", "VERSION": "3.0",
+         # Readers look the version up by it, ELAN itself included.
+         "{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation":
+         "http://www.mpi.nl/tools/elan/EAFv3.0.xsd",
          "DATE": datetime.now(UTC).isoformat(timespec="seconds")},
     )  # fmt: skip
     ElementTree.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
