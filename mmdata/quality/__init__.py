@@ -1,0 +1,1 @@
+"""How good demonstrations and labels are: demonstration scores, agreement, sampling."""
