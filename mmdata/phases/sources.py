@@ -88,7 +88,7 @@ def read_inputs(
     for side in finds.arms.keys() - arms.keys():
         if finds.arms[side].keys() & {"wrench", "touch", "command"}:
             arms[side] = finds.arms[side]
-    if not any("position" in roles for roles in arms.values()):
+    if arms and not any("position" in roles for roles in arms.values()):
         finds.notes.append("no pose of a hand: directions are those of joint space, without up")
     base = Base(**finds.base) if finds.base else None
     sound = _audio(streams.values()) if audio else None
