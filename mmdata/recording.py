@@ -196,8 +196,12 @@ class Converter(ABC):
     name: ClassVar[str]
     #: One line for `mmdata formats`.
     summary: ClassVar[str] = ""
-    #: What `mmdata formats` says it reads and cannot read.
+    #: What `mmdata formats` says: the streams, labels and calibration it reads, what its stamps
+    #: are worth, and what it cannot read.
     reads: ClassVar[str] = ""
+    labels: ClassVar[str] = ""
+    calibration: ClassVar[str] = ""
+    time: ClassVar[str] = ""
     cannot: ClassVar[str] = ""
 
     @classmethod

@@ -12,7 +12,7 @@ import typer
 
 #: Modules of this package whose `register(app)` adds commands, in the order of the help page.
 _MODULES = (
-    "convert", "episodes", "check", "segment", "annotations", "view", "demo", "configs",
+    "convert", "episodes", "check", "segment", "annotations", "view", "demo", "formats", "configs",
 )  # fmt: skip
 
 app = typer.Typer(
