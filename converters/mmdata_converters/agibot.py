@@ -36,7 +36,9 @@ _STATES = {"joint": "joint_states", "end": "eef_pose", "effector": "gripper"}
 class AgiBotConverter(DatasetConverter):
     name = "agibot"
     summary = "AgiBot World episodes"
-    reads = "states, actions (by their index), videos, depth, tactile videos; sub-tasks, skills"
+    reads = "states, actions by their index, videos, depth, tactile videos"
+    labels = "sub-tasks with skills, task"
+    time = "measured"
     cannot = "camera parameters"
 
     @classmethod

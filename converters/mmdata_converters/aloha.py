@@ -22,8 +22,10 @@ _STATE = {"qpos": "position", "qvel": "velocity", "effort": "effort"}
 class AlohaConverter(DatasetConverter):
     name = "aloha"
     summary = "ALOHA / ACT HDF5 episodes"
-    reads = "joint states, actions, base actions, images raw or JPEG (`compress`), depth, language"
-    cannot = "the colour order of compressed images, which no file states; any measured time"
+    reads = "joint states, actions, base actions, images raw or JPEG (`compress`), depth"
+    labels = "language"
+    time = "synthetic, 50 Hz by convention"
+    cannot = "the colour order of compressed images, which no file states"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

@@ -27,8 +27,11 @@ _POINTS = {
 class Argoverse2Converter(DatasetConverter):
     name = "argoverse2"
     summary = "Argoverse 2 sensor logs"
-    reads = "nine cameras, LiDAR with per-point times, ego pose, calibration; 3D tracks"
-    cannot = "maps; the lens distortion, which the dataset's own code leaves out as well"
+    reads = "nine cameras, LiDAR with per-point times, ego pose"
+    labels = "3D tracks"
+    calibration = "intrinsics, extrinsics"
+    time = "measured"
+    cannot = "maps; lens distortion (kept as attributes, as its devkit does not apply it)"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

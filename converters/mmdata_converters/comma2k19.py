@@ -53,10 +53,9 @@ _POSE = {
 class Comma2k19Converter(DatasetConverter):
     name = "comma2k19"
     summary = "comma2k19 segments"
-    reads = (
-        "IMU, CAN, radar, GNSS (live and raw), global pose in ECEF, road video; boot-clock stamps"
-    )
-    cannot = "raw_log.bz2; camera calibration (not in the segments)"
+    reads = "IMU, CAN, radar, GNSS live and raw, global pose (ECEF), road video"
+    time = "measured, boot clock"
+    cannot = "raw_log.bz2"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

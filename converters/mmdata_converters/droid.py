@@ -36,7 +36,10 @@ _JOINTS = {"position": "joint_positions", "velocity": "joint_velocities",
 class DroidConverter(DatasetConverter):
     name = "droid"
     summary = "DROID raw episodes"
-    reads = "joints, end-effector, gripper, actions, MP4 cameras, calibration, measured stamps"
+    reads = "joints, end-effector, gripper, actions, MP4 cameras (also stereo)"
+    labels = "task, success"
+    calibration = "intrinsics, extrinsics"
+    time = "measured: robot clock, capture and receive stamps"
     cannot = "SVO recordings (they need the ZED SDK)"
 
     @classmethod

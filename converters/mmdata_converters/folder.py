@@ -1,6 +1,6 @@
 """Plain folders, described by a small YAML file: pictures, videos, tables, sound, text.
 
-docs/formats.md shows the description. Nothing is guessed: a stream whose time is not described is
+docs/folders.md shows the description. Nothing is guessed: a stream whose time is not described is
 refused, and pictures are matched to stamps by name or number, never by luck.
 """
 
@@ -43,8 +43,11 @@ _SOURCES = ("images", "depth", "video", "table", "audio", "text")
 class FolderConverter(DatasetConverter):
     name = "folder"
     summary = f"plain folders described by {DESCRIPTION}"
-    reads = "images, 16-bit depth, videos, .csv / .npy tables, audio, text; rig, metadata, layers"
-    cannot = "point clouds; anything its description does not name"
+    reads = "images, 16-bit depth, videos, .csv / .npy tables, audio, text"
+    labels = "layers in the annotation schema"
+    calibration = "rig in the description"
+    time = "as described: measured or synthetic"
+    cannot = "point clouds; anything the description does not name"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

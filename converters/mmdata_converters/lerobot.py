@@ -42,11 +42,10 @@ _GRID_S = 1e-4
 class LeRobotConverter(DatasetConverter):
     name = "lerobot"
     summary = "LeRobot datasets v2.0, v2.1, v3.0"
-    reads = (
-        "state, action and other columns; videos as packets, embedded and loose images; tasks, "
-        "sub-task and language columns; measured timestamps where they differ from index / fps"
-    )
-    cannot = "v1 datasets; camera calibration (the format has none)"
+    reads = "state, action and every other column; videos as packets, embedded and loose images"
+    labels = "tasks, sub-task and language columns, success"
+    time = "measured where the timestamps differ from index / fps, else synthetic"
+    cannot = "v1 datasets"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

@@ -36,7 +36,10 @@ _PCD_TYPES = {"F": "f", "I": "i", "U": "u"}
 class NuScenesConverter(DatasetConverter):
     name = "nuscenes"
     summary = "nuScenes scenes"
-    reads = "cameras, LiDAR, radar (samples and sweeps), ego pose, calibration; 3D tracks"
+    reads = "cameras, LiDAR, radar (samples and sweeps), ego pose"
+    labels = "3D tracks, scene description"
+    calibration = "intrinsics, extrinsics"
+    time = "measured"
     cannot = "maps, lidarseg and panoptic labels, CAN bus expansion"
 
     @classmethod

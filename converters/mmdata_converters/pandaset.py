@@ -35,7 +35,10 @@ _POINTS = {
 class PandaSetConverter(DatasetConverter):
     name = "pandaset"
     summary = "PandaSet sequences"
-    reads = "six cameras, both LiDARs with per-point times, poses, GPS; 3D tracks, point classes"
+    reads = "six cameras, both LiDARs with per-point times, poses, GPS, point classes"
+    labels = "3D tracks"
+    calibration = "intrinsics; poses per frame as streams"
+    time = "measured"
     cannot = "lens distortion (not in the sequences)"
 
     @classmethod

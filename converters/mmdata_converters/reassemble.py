@@ -59,8 +59,10 @@ _PARTS = {
 class ReassembleConverter(DatasetConverter):
     name = "reassemble"
     summary = "REASSEMBLE HDF5 recordings"
-    reads = "robot state, forces, events, cameras, microphones; segments with success; object poses"
-    cannot = "the time unit is not documented: it is told from the size of the stamps"
+    reads = "robot state, forces, events, cameras, microphones"
+    labels = "tasks and skills with success, object poses"
+    time = "measured; the unit is told from the size of the stamps"
+    cannot = "files whose stamps have no modality of that name"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

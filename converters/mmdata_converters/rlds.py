@@ -44,8 +44,10 @@ class Feature:
 class RldsConverter(DatasetConverter):
     name = "rlds"
     summary = "RLDS / TFDS TFRecord datasets"
-    reads = "steps with observations, pictures, actions, rewards; language; episode metadata"
-    cannot = "time (RLDS holds none), ragged tensors, video features, other file formats of TFDS"
+    reads = "observations, pictures, actions, rewards, episode metadata"
+    labels = "language, success"
+    time = "synthetic, rate assumed: RLDS holds none"
+    cannot = "ragged tensors, video features, other file formats of TFDS"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

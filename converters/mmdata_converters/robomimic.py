@@ -33,8 +33,10 @@ _FIELDS = {
 class RobomimicConverter(DatasetConverter):
     name = "robomimic"
     summary = "robomimic and Isaac Lab HDF5"
-    reads = "actions, observations, states, rewards, images, depth; success flags, filter masks"
-    cannot = "next_obs and initial_state (left out and counted); the simulator's model"
+    reads = "actions, observations, states, rewards, images, depth"
+    labels = "success, filter masks"
+    time = "synthetic, at the control rate in env_args"
+    cannot = "next_obs and initial_state (left out, counted); the simulator's model"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

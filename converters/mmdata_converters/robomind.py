@@ -20,8 +20,10 @@ _RATE_HZ = 30.0
 class RoboMindConverter(DatasetConverter):
     name = "robomind"
     summary = "RoboMIND HDF5 trajectories"
-    reads = "puppet (state) and master (action) arms, RGB and depth pictures, language, success"
-    cannot = "time (the files hold none); the colour order, which differs between robots"
+    reads = "arms (puppet) and actions (master), RGB and depth pictures"
+    labels = "language, success by folder"
+    time = "synthetic, rate assumed: the files hold none"
+    cannot = "the colour order, which differs between robots"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

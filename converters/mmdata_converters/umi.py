@@ -29,8 +29,9 @@ _FIELDS = {
 class UmiConverter(DatasetConverter):
     name = "umi"
     summary = "UMI / Diffusion Policy zarr(.zip) replay buffers"
-    reads = "gripper and end-effector of every robot, cameras, actions, further arrays"
-    cannot = "time (the buffers hold none); zarr version 3"
+    reads = "end-effectors, grippers, cameras, actions, any further array"
+    time = "synthetic, rate assumed: the buffers hold none"
+    cannot = "zarr version 3"
 
     @classmethod
     def claims(cls, path: Path) -> bool:

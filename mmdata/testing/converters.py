@@ -280,8 +280,6 @@ def _exhaust(recording: Recording) -> None:
 
 def _strangers(folder: Path) -> list[Path]:
     """Things that are of no format, and a path that does not exist."""
-    import h5py
-
     folder = folder / "strangers"
     (folder / "empty").mkdir(parents=True)
     (folder / "empty.bin").touch()
@@ -290,9 +288,8 @@ def _strangers(folder: Path) -> list[Path]:
     (folder / "note.txt").write_text("nothing to see here\n")
     (folder / "list.json").write_text("[1, 2, 3]")
     (folder / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
-    with h5py.File(folder / "other.h5", "w") as file:
-        file["something"] = np.arange(5)
-        file.create_group("data")
+    with EpisodeWriter(folder / "episode.h5") as writer:
+        writer.append("imu", np.arange(5), {"data": np.arange(5.0)})
     with zipfile.ZipFile(folder / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
     (folder / "photos").mkdir()

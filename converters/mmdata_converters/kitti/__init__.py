@@ -12,7 +12,10 @@ from mmdata_converters._feeds import DatasetConverter
 class KittiConverter(DatasetConverter):
     name = "kitti"
     summary = "KITTI raw drives and object benchmark"
-    reads = "cameras, Velodyne, oxts (GNSS, IMU), calibration; tracklets, 2D and 3D object labels"
+    reads = "cameras, Velodyne with sweep start and end, oxts (GNSS, IMU)"
+    labels = "tracklets; 2D and 3D object labels"
+    calibration = "intrinsics, extrinsics"
+    time = "measured (raw); synthetic, one second apart (object benchmark)"
     cannot = "odometry ground truth, tracking and segmentation benchmarks; per-point times"
 
     @classmethod

@@ -13,11 +13,11 @@ _MAGIC = b"\x89MCAP0\r\n"
 class FoxgloveMcapConverter(DatasetConverter):
     name = "mcap"
     summary = "MCAP with protobuf or JSON (Foxglove schemas) or ROS 1 messages"
-    reads = (
-        "images, video, point clouds, scans, poses, transforms, calibration, GNSS, audio, logs, "
-        "3D boxes of scene updates; any other message as a signal of its numbers"
-    )
-    cannot = "flatbuffer, CBOR and other encodings (kept as opaque bytes); image annotations"
+    reads = "images, video, points, scans, poses, transforms, GNSS, audio, logs; else the numbers"
+    labels = "3D boxes of scene updates"
+    calibration = "CameraCalibration; transforms that never change"
+    time = "measured: message, log and publish stamps"
+    cannot = "flatbuffer and CBOR (kept as opaque bytes); image annotations"
 
     @classmethod
     def claims(cls, path: Path) -> bool:
