@@ -36,7 +36,7 @@ def walk(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(path below the group, dataset) of everything in it, names in natural order."""
     import h5py
 
-    from mmdata_converters._feeds import natural
+    from mmdata_converters._common import natural
 
     for name in sorted(group, key=natural):
         item = group.get(name)

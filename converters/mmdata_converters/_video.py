@@ -18,7 +18,8 @@ from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
 from mmdata.media import encode_jpeg, is_keyframe
 from mmdata.streams import VIDEO_ENCODINGS, FieldInfo, Kind, Ragged, StreamInfo
-from mmdata_converters._feeds import BATCH_BYTES, DAMAGE, Chunk, FeedRecording
+from mmdata_converters._common import DAMAGE
+from mmdata_converters._feeds import BATCH_BYTES, Chunk, FeedRecording
 
 VideoSource: TypeAlias = Path | Callable[[], bytes]
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
 from mmdata.recording import Recording
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DatasetConverter,
-    FeedRecording,
     measured,
     natural,
     read_bytes,
@@ -24,6 +23,7 @@ from mmdata_converters._feeds import (
     seconds_to_ns,
     synthetic,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_numeric, open_h5, walk
 from mmdata_converters._rotations import from_xyzw
 from mmdata_converters._video import add_video

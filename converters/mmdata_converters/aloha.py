@@ -10,7 +10,8 @@ import numpy as np
 
 from mmdata.recording import Recording
 from mmdata.streams import Kind
-from mmdata_converters._feeds import DatasetConverter, FeedRecording, row_stamps, synthetic
+from mmdata_converters._common import DatasetConverter, row_stamps, synthetic
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_encoded, is_h5, is_numeric, open_h5, picture_of, text_of, walk
 
 #: By convention of ACT's recorder; the files hold no time at all.

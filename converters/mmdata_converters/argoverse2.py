@@ -13,7 +13,8 @@ from mmdata.errors import ConversionError
 from mmdata.geometry import SE3, CameraModel, Sensor
 from mmdata.recording import Recording
 from mmdata.streams import FieldInfo
-from mmdata_converters._feeds import DatasetConverter, FeedRecording, measured, read_bytes
+from mmdata_converters._common import DatasetConverter, measured, read_bytes
+from mmdata_converters._feeds import FeedRecording
 
 _EGO, _CITY = "egovehicle", "city"
 _POSE = ("qw", "qx", "qy", "qz", "tx_m", "ty_m", "tz_m")

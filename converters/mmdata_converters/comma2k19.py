@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
 from mmdata.recording import Recording
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DAMAGE,
     DatasetConverter,
-    FeedRecording,
     load_array,
     measured,
     natural,
     seconds_to_ns,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._video import add_video
 
 #: Axes of the phone: forward, right, down.

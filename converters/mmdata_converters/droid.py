@@ -13,15 +13,15 @@ from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
 from mmdata.geometry import SE3, CameraModel, Sensor
 from mmdata.recording import Recording
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DAMAGE,
     DatasetConverter,
-    FeedRecording,
     measured,
     read_json,
     row_stamps,
     synthetic,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_h5, is_numeric, open_h5, text_of, walk
 from mmdata_converters._rotations import from_roll_pitch_yaw
 from mmdata_converters._video import add_video, open_video

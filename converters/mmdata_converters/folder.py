@@ -21,9 +21,8 @@ from mmdata.errors import ConversionError
 from mmdata.geometry import Sensor
 from mmdata.recording import Recording
 from mmdata.streams import Kind
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DatasetConverter,
-    FeedRecording,
     load_array,
     measured,
     natural,
@@ -32,6 +31,7 @@ from mmdata_converters._feeds import (
     seconds_to_ns,
     synthetic,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._video import add_audio, add_video
 
 DESCRIPTION = "recording.yaml"

@@ -16,14 +16,8 @@ from mmdata.errors import ConversionError
 from mmdata.geometry import SE3, CameraModel, Sensor
 from mmdata.recording import Recording
 from mmdata.streams import FieldInfo
-from mmdata_converters._feeds import (
-    DatasetConverter,
-    FeedRecording,
-    measured,
-    natural,
-    read_bytes,
-    read_json,
-)
+from mmdata_converters._common import DatasetConverter, measured, natural, read_bytes, read_json
+from mmdata_converters._feeds import FeedRecording
 
 _BLOCK = 1 << 20
 _POINTS = {n: FieldInfo("<f4", unit=u) for n, u in

@@ -14,14 +14,14 @@ from mmdata.errors import ConversionError
 from mmdata.geometry import CameraModel, Sensor
 from mmdata.recording import Recording
 from mmdata.streams import FieldInfo
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DatasetConverter,
-    FeedRecording,
     measured,
     read_bytes,
     read_json,
     seconds_to_ns,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._pickle import read_frame
 
 _WORLD = "world"

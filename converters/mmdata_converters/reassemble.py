@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from mmdata.clocks import Stamps
 from mmdata.recording import Recording
-from mmdata_converters._feeds import (
+from mmdata_converters._common import (
     DAMAGE,
     DatasetConverter,
-    FeedRecording,
     measured,
     natural,
     read_json,
     seconds_to_ns,
 )
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_h5, open_h5, text_of
 from mmdata_converters._rotations import from_xyzw
 from mmdata_converters._video import add_audio, add_video

@@ -16,13 +16,8 @@ from mmdata.errors import ConversionError, MmdataError
 from mmdata.media import decode_image
 from mmdata.recording import Recording
 from mmdata.streams import Kind
-from mmdata_converters._feeds import (
-    DatasetConverter,
-    FeedRecording,
-    read_json,
-    row_stamps,
-    synthetic,
-)
+from mmdata_converters._common import DatasetConverter, read_json, row_stamps, synthetic
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._tfrecord import parse_example, read_record, record_offsets
 
 #: RLDS holds no rate; rows are placed at this one, and that is said.

@@ -12,7 +12,8 @@ import numpy as np
 
 from mmdata.recording import Recording
 from mmdata.streams import Kind
-from mmdata_converters._feeds import DatasetConverter, FeedRecording, natural, row_stamps, synthetic
+from mmdata_converters._common import DatasetConverter, natural, row_stamps, synthetic
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_h5, is_numeric, open_h5, text_of, walk
 from mmdata_converters._rotations import from_xyzw
 

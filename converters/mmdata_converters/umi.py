@@ -13,7 +13,8 @@ from mmdata.errors import ConversionError, MissingDependencyError
 from mmdata.geometry import quat_from_rotvec
 from mmdata.recording import Recording
 from mmdata.streams import LazyArray
-from mmdata_converters._feeds import DatasetConverter, FeedRecording, row_stamps, synthetic
+from mmdata_converters._common import DatasetConverter, row_stamps, synthetic
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._zarr import ZarrArray, ZarrStore
 
 #: The buffers hold no time and no rate; rows are placed at this one, and that is said.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmdata.errors import ConversionError
 from mmdata.recording import Recording
-from mmdata_converters._feeds import DatasetConverter
+from mmdata_converters._common import DatasetConverter
 
 
 class KittiConverter(DatasetConverter):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmdata.errors import ConversionError
 from mmdata.geometry import SE3
 from mmdata.streams import FieldInfo
-from mmdata_converters._feeds import read_bytes
+from mmdata_converters._common import read_bytes
 
 POINTS = {
     "x": FieldInfo("<f4", unit="m"), "y": FieldInfo("<f4", unit="m"),

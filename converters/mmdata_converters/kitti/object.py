@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mmdata.clocks import Stamps
 from mmdata.geometry import SE3, CameraModel, Sensor
-from mmdata_converters._feeds import DAMAGE, FeedRecording, read_bytes, synthetic
+from mmdata_converters._common import DAMAGE, read_bytes, synthetic
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters.kitti.common import (
     BOX,
     POINTS,

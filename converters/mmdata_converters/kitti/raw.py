@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mmdata.clocks import Stamps
 from mmdata.geometry import SE3, CameraModel, LensModel, Sensor
 from mmdata.streams import FieldInfo
-from mmdata_converters._feeds import DAMAGE, FeedRecording, measured, read_bytes
+from mmdata_converters._common import DAMAGE, measured, read_bytes
+from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._rotations import from_roll_pitch_yaw
 from mmdata_converters.kitti.common import (
     POINTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmdata.recording import Recording
-from mmdata_converters._feeds import DatasetConverter
+from mmdata_converters._common import DatasetConverter
 
 _MAGIC = b"\x89MCAP0\r\n"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
-from mmdata_converters._feeds import DAMAGE
+from mmdata_converters._common import DAMAGE
 
 _RUN = 512
 

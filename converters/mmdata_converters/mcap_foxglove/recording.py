@@ -16,7 +16,7 @@ from mmdata.errors import ConversionError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
 from mmdata.recording import Batch, Recording, Summary, Topic, stream_names
 from mmdata.streams import FieldInfo, Kind, Ragged, StreamInfo
-from mmdata_converters._feeds import DAMAGE
+from mmdata_converters._common import DAMAGE
 from mmdata_converters.mcap_foxglove.log import Channel, McapFile, Messages
 from mmdata_converters.mcap_foxglove.protobuf import ProtobufDecoder
 from mmdata_converters.mcap_foxglove.schemas import Sample, boxes_of, decode

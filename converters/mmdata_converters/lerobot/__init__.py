@@ -1,0 +1,40 @@
+"""LeRobot datasets v2.0, v2.1 and v3.0: Parquet tables and MP4 videos, many episodes each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdata.recording import Recording
+from mmdata_converters._common import DatasetConverter, read_json
+
+
+class LeRobotConverter(DatasetConverter):
+    name = "lerobot"
+    summary = "LeRobot datasets v2.0, v2.1, v3.0"
+    reads = "state, action and every other column; videos as packets, embedded and loose images"
+    labels = "tasks, sub-task and language columns, success"
+    time = "measured where the timestamps differ from index / fps, else synthetic"
+    cannot = "v1 datasets"
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        info = path / "meta" / "info.json"
+        return info.is_file() and re.match(
+            r"v?[23]\.", str(read_json(info).get("codebase_version", ""))
+        ) is not None  # fmt: skip
+
+    @classmethod
+    def parts(cls, path: Path) -> Sequence[str]:
+        from mmdata_converters.lerobot.dataset import Dataset, episode_name
+
+        return [episode_name(i) for i in Dataset(path).found]
+
+    @classmethod
+    def recording(cls, path: Path, part: str) -> Recording:
+        from mmdata_converters.lerobot.dataset import Dataset
+        from mmdata_converters.lerobot.episode import LeRobotEpisode
+
+        dataset = Dataset(path)
+        return LeRobotEpisode(dataset, int(part.rsplit("_", 1)[1]))

@@ -1,0 +1,167 @@
+"""meta/ of a LeRobot dataset, and where its episodes, videos and pictures lie."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.errors import ConversionError
+from mmdata_converters._common import (
+    read_bytes,
+    read_json,
+    read_json_lines,
+)
+from mmdata_converters._parquet import ParquetRows
+
+
+def episode_name(episode: int) -> str:
+    return f"episode_{episode:06d}"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an episode's rows lie."""
+
+    file: Path
+    start: int = 0
+    stop: int | None = None
+
+
+class Dataset:
+    """meta/ of a dataset, and where its episodes are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        info = self.path / "meta" / "info.json"
+        if not info.is_file():
+            raise ConversionError(f"{info} is missing: not a LeRobot dataset")
+        self.info: dict[str, Any] = read_json(info)
+        self.features: dict[str, Any] = self.info.get("features") or {}
+        fps = self.info.get("fps")
+        self.fps = float(fps) if isinstance(fps, int | float) and fps > 0 else None
+        self.v3 = str(self.info.get("codebase_version", "")).lstrip("v").startswith("3")
+        self.notes: list[str] = []
+        self.episodes = self._episodes()
+        self.places = self._places()
+        self.found = sorted(self.places)
+        listed = len(self.episodes) or int(self.info.get("total_episodes") or 0)
+        if listed > len(self.found):
+            self.notes.append(
+                f"the dataset lists {listed} episodes; {listed - len(self.found)} have no data file"
+            )
+        modality = self.path / "meta" / "modality.json"
+        self.modality: dict[str, Any] = read_json(modality) if modality.is_file() else {}
+
+    def tasks(self) -> dict[int, str]:
+        """Task index -> text."""
+        table = self.path / "meta" / "tasks.parquet"
+        if table.is_file():
+            rows = ParquetRows(table)
+            texts = next((n for n in rows.names if n != "task_index"), None)
+            indices = rows.values("task_index").to_pylist()
+            return dict(zip(indices, rows.values(texts).to_pylist(), strict=True)) if texts else {}
+        lines = read_json_lines(self.path / "meta" / "tasks.jsonl")
+        return {int(t["task_index"]): str(t["task"]) for t in lines if "task_index" in t}
+
+    def video(self, key: str, episode: int) -> tuple[Path, float | None, float | None]:
+        """File of a camera's frames of an episode, and the part of it that is theirs (seconds)."""
+        facts = self.episodes.get(episode, {})
+        chunk = episode // int(self.info.get("chunks_size") or 1000)
+        numbers = {
+            "episode_chunk": chunk, "episode_index": episode, "video_key": key,
+            "chunk_index": int(facts.get(f"videos/{key}/chunk_index", 0) or 0),
+            "file_index": int(facts.get(f"videos/{key}/file_index", 0) or 0),
+        }  # fmt: skip
+        template = self.info.get("video_path") or (
+            "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4" if self.v3 else
+            "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+        )  # fmt: skip
+        start, end = (facts.get(f"videos/{key}/{n}_timestamp") for n in ("from", "to"))
+        try:
+            named = str(template).format(**numbers)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConversionError(f"video_path {template!r} in info.json: {error}") from error
+        return self._file(named, key, episode), start, end
+
+    def images(self, key: str, episode: int, name: str | None, frame: int) -> bytes | None:
+        """One loose picture."""
+        folder = self.path / "images" / key / f"episode_{episode:06d}"
+        for candidate in (
+            self.path / name if name else None,
+            folder / f"frame_{frame:06d}.png",
+            folder / f"frame-{frame:06d}.png",
+            folder / f"frame_{frame:06d}.jpg",
+        ):
+            data = read_bytes(candidate) if candidate else None
+            if data:
+                return data
+        return None
+
+    # -- internals -----------------------------------------------------------------------------
+
+    def _file(self, named: str, key: str, episode: int) -> Path:
+        """The file where the metadata says it is, else where writers are known to put it."""
+        path = self.path / named
+        if path.exists():
+            return path
+        other = "video" if named.startswith("videos/") else "videos"
+        candidates = [self.path / other / named.partition("/")[2]]
+        if not self.v3:
+            stem = f"episode_{episode:06d}.*"
+            for top in ("videos", "video"):
+                candidates += sorted(self.path.glob(f"{top}/**/{key}/{stem}"))
+                candidates += sorted(self.path.glob(f"{top}/{key}/**/{stem}"))
+        for candidate in candidates:
+            if candidate.exists():
+                where = candidate.relative_to(self.path)
+                self.notes.append(f"video found as {where}, not as info.json says ({named})")
+                return candidate
+        return path
+
+    def _episodes(self) -> dict[int, dict[str, Any]]:
+        if not self.v3:
+            lines = read_json_lines(self.path / "meta" / "episodes.jsonl")
+            return {int(e["episode_index"]): e for e in lines if "episode_index" in e}
+        episodes: dict[int, dict[str, Any]] = {}
+        for file in sorted(self.path.glob("meta/episodes/**/*.parquet")):
+            rows = ParquetRows(file)
+            wanted = [n for n in rows.names if not n.startswith("stats/")]
+            columns = {n: rows.values(n).to_pylist() for n in wanted}
+            for i in range(len(rows)):
+                entry = {n: c[i] for n, c in columns.items()}
+                episodes[int(entry["episode_index"])] = entry
+        return episodes
+
+    def _places(self) -> dict[int, _Place]:
+        files = sorted(self.path.glob("data/**/*.parquet"))
+        if not self.v3:
+            numbered = ((re.fullmatch(r"episode_(\d+)", f.stem), f) for f in files)
+            return {int(m[1]): _Place(f) for m, f in numbered if m}
+        places: dict[int, _Place] = {}
+        for file in files:
+            try:
+                for episode, start, stop in _runs(file, file.stat().st_mtime_ns):
+                    if episode in places:
+                        self.notes.append(f"rows of episode {episode} lie in several pieces")
+                        continue
+                    places[episode] = _Place(file, start, stop)
+            except ConversionError as error:
+                self.notes.append(str(error))
+        return places
+
+
+@lru_cache(maxsize=256)
+def _runs(file: Path, changed: int) -> tuple[tuple[int, int, int], ...]:
+    """(episode, first row, row after the last) in a shard. changed: part of the cache's key."""
+    rows = ParquetRows(file)
+    values = rows.numbers("episode_index")
+    if values is None or not len(values):
+        return ()
+    edges = np.flatnonzero(np.diff(values)) + 1
+    starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(values)]
+    return tuple((int(values[a]), a, b) for a, b in zip(starts, stops, strict=True))
