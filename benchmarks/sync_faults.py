@@ -295,7 +295,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nFalse alarms: {alarmed} of {clean_count} clean recordings")
     for text in alarms:
         print(f"  {text}")
-    print(f"Check of a recording with two cameras: median {np.median(timed):.1f} s")
+    if timed:
+        print(f"Assessment of a recording with two cameras: median {np.median(timed):.1f} s")
     print(f"Bench took {time.monotonic() - began:.0f} s")
     if options.json is not None:
         cells = {**content, **stamps, **{n: c for n, (c, _) in extra.items()}}

@@ -110,7 +110,7 @@ def not_clipped(context: Context) -> Iterator[Outcome]:
 @check("SIG005", title="Cameras are not frozen", severity=Severity.ERROR)
 def not_frozen(context: Context) -> Iterator[Outcome]:
     """Identical consecutive frames while another stream reports motion. A scene at rest also gives
-    identical frames in simulation, so without a stream that moves it is NOT_ASSESSED."""
+    identical frames in simulation, so without motion it is NOT_ASSESSED."""
     limit = context.limits.frozen_s
     for name, facts in _cameras(context):
         longest = facts.get("still_while_moving_s")
@@ -124,6 +124,10 @@ def not_frozen(context: Context) -> Iterator[Outcome]:
         elif longest > limit:
             text = f"frames stand still for {longest:.2f} s while the robot moves"
             yield failed(text, name, value=longest, limit=limit)
+        elif facts["still_longest_s"] > limit:
+            still = facts["still_longest_s"]
+            text = f"frames stand still for {still:.2f} s, when the robot hardly moves"
+            yield not_assessed(text, name, value=still, limit=limit)
         else:
             yield passed("frames change while the robot moves", name, value=longest, limit=limit)
 
