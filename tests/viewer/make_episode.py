@@ -202,12 +202,8 @@ def write_drive(path: Path, seconds: float = 8.0, points: int = 6000, seed: int 
                 writer.append(name, times, frames)
         times = stamps(rng, seconds, 10, 0.05)
         sweeps = [sweep((t - START) / SECOND, rng, points) for t in times.tolist()]
-        fields = {
-            f: Ragged.from_rows([s[f] for s in sweeps]) for f in ("x", "y", "z", "intensity")
-        }
-        writer.add_stream(
-            StreamInfo("lidar", Kind.SWEEP, {}, frame_id="lidar", sensor="lidar")
-        )
+        fields = {f: Ragged.from_rows([s[f] for s in sweeps]) for f in ("x", "y", "z", "intensity")}
+        writer.add_stream(StreamInfo("lidar", Kind.SWEEP, {}, frame_id="lidar", sensor="lidar"))
         writer.append("lidar", times, fields)
         times = stamps(rng, seconds, 50, 0.1)
         position, orientation = ego((times - START) / SECOND)
@@ -242,9 +238,7 @@ def write_drive(path: Path, seconds: float = 8.0, points: int = 6000, seed: int 
         t = np.arange(n * block) / rate
         tone = 0.2 * np.sin(2 * np.pi * 220 * t) * (np.sin(2 * np.pi * 0.5 * t) > 0)
         samples = (tone * 32767).astype("<i2").reshape(n, block)
-        writer.add_stream(
-            StreamInfo("audio", Kind.AUDIO, {}, attrs={"sample_rate_hz": rate})
-        )
+        writer.add_stream(StreamInfo("audio", Kind.AUDIO, {}, attrs={"sample_rate_hz": rate}))
         writer.append("audio", times, list(samples))
     write_layers(path)
     return path

@@ -35,10 +35,10 @@ class LabelApi:
     That name is a signature, not a proof: whoever holds the token may sign as anybody.
     """
 
-    def __init__(self, pool: Pool, workspace: Workspace, hub: Hub) -> None:
+    def __init__(self, pool: Pool, workspace: Workspace, hub: Hub, background: Background) -> None:
         self.pool, self.workspace, self.hub = pool, workspace, hub
+        self.background = background
         self.taxonomy = findings.vocabulary()
-        self.background = Background()
         self._checks: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
         self._changepoints: dict[tuple[str, str], Any] = {}
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from mmdata.errors import MissingDependencyError, MmdataError
 from mmdata_viewer.api_data import DataApi
 from mmdata_viewer.api_labels import LabelApi
+from mmdata_viewer.background import Background
 from mmdata_viewer.catalog import Catalog
 from mmdata_viewer.errors import ViewerError
 from mmdata_viewer.hub import Hub
@@ -35,8 +36,12 @@ def make_app(
     *,
     hosts: Iterable[str] = LOOPBACK,
     token: str | None = None,
+    background: Background | None = None,
 ) -> ASGIApp:
     """The viewer's application over the episodes of a catalog.
+
+    hosts: names it answers to. token: asked of everybody when given. background: where checks
+    run; whoever passes one closes it.
 
     Raises MissingDependencyError when the page was never built (a source tree without an install).
     """
@@ -44,9 +49,10 @@ def make_app(
         raise MissingDependencyError("mmdata[viewer]", "viewer", "the viewer's page")
     pool = Pool(catalog)
     workspace = Workspace(journal)
+    labels = LabelApi(pool, workspace, Hub(), background or Background())
     routes = [
         *DataApi(pool).routes(),
-        *LabelApi(pool, workspace, Hub()).routes(),
+        *labels.routes(),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/", _page),
     ]

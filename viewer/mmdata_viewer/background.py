@@ -41,8 +41,11 @@ class Background:
             raise ViewerError("the checking process died on this episode") from error
 
     def close(self) -> None:
-        """Stop the worker; running work is not waited for."""
+        """Stop the worker at once."""
         with self._lock:
             if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+                # Terminated rather than waited for: nothing it does outlives its answer.
+                for worker in list((self._pool._processes or {}).values()):
+                    worker.terminate()
+                self._pool.shutdown(wait=True, cancel_futures=True)
                 self._pool = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmdata import Kind, open_episode
-from mmdata.annotations import list_layers, read
+from mmdata.annotations import list_layers, read_episode_layer
 from mmdata.errors import ConfigError, MissingDependencyError
 from mmdata.geometry import BOX_EDGES, box_corners
 from mmdata_viewer.frames import FrameGraph
@@ -37,7 +37,7 @@ def show_desktop(path: str | os.PathLike[str]) -> None:
             raise ConfigError(f"{path} holds no LiDAR sweeps and no depth images to show")
         stream, frames = episode.streams[clouds[0]], FrameGraph(episode)
         names = [e.name for e in list_layers(path) if e.problem is None]
-        tracks = [t for name in names for t in read(path, name).tracks_3d]
+        tracks = [t for name in names for t in read_episode_layer(path, name).tracks_3d]
         cloud, boxes = o3d.geometry.PointCloud(), o3d.geometry.LineSet()
         window = o3d.visualization.VisualizerWithKeyCallback()
         if not window.create_window(f"{episode.episode_id}: {stream.name}", 1280, 800):

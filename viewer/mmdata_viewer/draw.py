@@ -33,7 +33,6 @@ def camera_tile(
     i: int,
     boxes: Sequence[tuple[Sequence[NDArray[np.float64]], str, Colour]],
     size: tuple[int, int] | None,
-    caption: str,
 ) -> Picture:
     """Frame i with projected boxes (edges in pixels of the calibrated image of `size`)."""
     image = picture(stream, i)
@@ -53,7 +52,7 @@ def camera_tile(
         points = np.concatenate(edges)
         x, y = ((points[points[:, 1].argmin()] + 0.5) * ratio).astype(int)
         text(canvas, label, (int(x), int(y) - 6), colour, shade=True)
-    return titled(canvas, caption)
+    return canvas
 
 
 def cloud_tile(
@@ -61,7 +60,6 @@ def cloud_tile(
     boxes: Sequence[tuple[NDArray[np.float64], Colour]],
     width: int,
     height: int,
-    caption: str,
 ) -> Picture:
     """Points (x forward, y left, z up) from above, forward up; colour is height, highest on top."""
     canvas = np.full((height, width, 3), _BACKGROUND, np.uint8)
@@ -94,7 +92,7 @@ def cloud_tile(
             for a, b in BOX_EDGES:
                 ends = [tuple(int(x) for x in np.clip(flat[k], -1e5, 1e5)) for k in (a, b)]
                 cv2.line(canvas, ends[0], ends[1], colour, 2, cv2.LINE_AA)
-    return titled(canvas, caption)
+    return canvas
 
 
 def strip(

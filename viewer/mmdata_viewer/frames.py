@@ -11,8 +11,8 @@ from mmdata.geometry import interpolate_poses
 class FrameGraph:
     """Static mounts of the rig, joined with streams that say where one frame is in another.
 
-    A pose stream is a signal with `position` (3) and `orientation` (qw, qx, qy, qz) whose
-    `frame_id` is the parent and whose attribute `child_frame_id` is the moving frame.
+    A pose stream is a signal with `position` or `translation` (3) and `orientation` (qw, qx, qy,
+    qz) whose `frame_id` is the parent and whose attribute `child_frame_id` is the moving frame.
     """
 
     def __init__(self, episode: Episode) -> None:
@@ -77,8 +77,20 @@ def moving_edge(stream: Stream) -> tuple[str, str] | None:
     child = info.attrs.get("child_frame_id")
     if info.kind is not Kind.SIGNAL or not info.frame_id or not isinstance(child, str) or not child:
         return None
-    shapes = [info.fields[f].shape for f in ("position", "orientation") if f in info.fields]
-    return (info.frame_id, child) if shapes == [(3,), (4,)] else None
+    place = position_field(stream)
+    turned = info.fields.get("orientation")
+    if place is None or turned is None or turned.shape != (4,):
+        return None
+    return info.frame_id, child
+
+
+def position_field(stream: Stream) -> str | None:
+    """Name of the field that holds a position (3) in metres, None where there is none."""
+    for name in ("position", "translation"):
+        field = stream.info.fields.get(name)
+        if field is not None and field.shape == (3,) and field.channels is None:
+            return name
+    return None
 
 
 def _pose_at(stream: Stream, stamp_ns: int) -> SE3 | None:
@@ -91,7 +103,7 @@ def _pose_at(stream: Stream, stamp_ns: int) -> SE3 | None:
     last = min(len(stamps), first + 2)
     position, orientation = interpolate_poses(
         stamps[first:last],
-        np.asarray(stream.field("position", first, last), np.float64),
+        np.asarray(stream.field(position_field(stream) or "position", first, last), np.float64),
         np.asarray(stream.field("orientation", first, last), np.float64),
         [at],
     )

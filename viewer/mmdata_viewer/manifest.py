@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmdata import Kind, Stream
-from mmdata_viewer.frames import moving_edge
+from mmdata_viewer.frames import moving_edge, position_field
 from mmdata_viewer.opened import Opened
 
 #: A gap is a pause longer than this many median periods; what lies between was not recorded.
@@ -55,6 +55,8 @@ def _stream(opened: Opened, stream: Stream) -> dict[str, Any]:
         "clock": info.clock,
         "stamp_source": info.stamp_source,
         "stamp_meaning": info.stamp_meaning,
+        "source_type": info.source_type,
+        "position": position_field(stream) if info.kind is Kind.SIGNAL else None,
         "moves": None if edge is None else {"parent": edge[0], "child": edge[1]},
         "gaps": gaps(stream, opened.start_ns),
         "fields": {

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata import Episode, Kind, Stream, open_episode
-from mmdata.annotations import list_layers, read
+from mmdata.annotations import list_layers, read_episode_layer
 from mmdata.errors import ConfigError, FormatError
 from mmdata.geometry import box_corners, project_box
 from mmdata_schema import Layer
-from mmdata_viewer.draw import PALETTE, camera_tile, cloud_tile, strip
+from mmdata_viewer.draw import CAPTION_PX, PALETTE, camera_tile, cloud_tile, strip, titled
 from mmdata_viewer.frames import FrameGraph
 from mmdata_viewer.placing import box_at
 from mmdata_viewer.points import read_points
@@ -25,6 +25,8 @@ from mmdata_viewer.points import read_points
 Picture = NDArray[np.uint8]
 SECOND_NS = 1_000_000_000
 MOST_FRAMES = 100_000
+#: Streams with fewer samples hold settings rather than signals.
+_FEWEST_SAMPLES = 10
 
 
 def render(
@@ -56,7 +58,7 @@ def render(
         unknown = sorted(set(layers or ()) - set(known))
         if unknown:
             raise ConfigError(f"no layer {unknown[0]!r}; there are: {', '.join(known) or 'none'}")
-        chosen = [read(path, name) for name in (known if layers is None else layers)]
+        chosen = [read_episode_layer(path, name) for name in (known if layers is None else layers)]
         page = _Page(episode, chosen, width)
         start = episode.start_ns + round(time_s * SECOND_NS)
         if target.suffix.lower() == ".png":
@@ -122,14 +124,16 @@ class _Page:
     def at(self, stamp_ns: int) -> Picture:
         """(H, W, 3) BGR; H and W are even, as video wants them."""
         tiles = [self._camera(s, stamp_ns) for s in self.cameras]
-        columns = min(3, max(1, len(tiles) + (self.cloud is not None)))
+        count = len(tiles) + (self.cloud is not None)
+        columns = count if count <= 3 else -(-count // 2) if count <= 8 else 4
+        columns = max(1, columns)
         wide = self.width // columns
         tall = round(wide * 0.75)
         if self.cloud is not None:
             points, _ = read_points(self.cloud, _nearest(self.cloud, stamp_ns), self.episode.rig)
             tiles.append(self._cloud(self.cloud, points, stamp_ns, wide, tall))
         rows = [
-            np.concatenate([_into(t, wide, tall) for t in tiles[k : k + columns]], axis=1)
+            np.concatenate([_into(*t, wide, tall) for t in tiles[k : k + columns]], axis=1)
             for k in range(0, len(tiles), columns)
         ]
         start = self.episode.start_ns or 0
@@ -144,7 +148,7 @@ class _Page:
         rate = stream.rate_hz if stream is not None else None
         return round(0.55 * SECOND_NS / rate) if rate else 0
 
-    def _camera(self, stream: Stream, stamp_ns: int) -> Picture:
+    def _camera(self, stream: Stream, stamp_ns: int) -> tuple[Picture, str]:
         i = _nearest(stream, stamp_ns)
         at = int(stream.stamp_ns[i])
         sensor = self.episode.rig.get(stream.info.sensor or stream.name)
@@ -161,11 +165,11 @@ class _Page:
                 lines.append((seen.edges, track.label, self.colours[track.label]))
         caption = f"{stream.name}  #{i}  {(at - stamp_ns) / 1e6:+.1f} ms"
         size = None if camera is None else (camera.width, camera.height)
-        return camera_tile(stream, i, lines, size, caption)
+        return camera_tile(stream, i, lines, size), caption
 
     def _cloud(
         self, stream: Stream, points: Any, stamp_ns: int, width: int, height: int
-    ) -> Picture:
+    ) -> tuple[Picture, str]:
         at = int(stream.stamp_ns[_nearest(stream, stamp_ns)])
         frame = stream.info.frame_id or stream.name
         boxes = []
@@ -180,14 +184,14 @@ class _Page:
             points = points @ turn.T
             boxes = [(corners @ turn.T, colour) for corners, colour in boxes]
         caption = f"{stream.name}  {(at - stamp_ns) / 1e6:+.1f} ms"
-        return cloud_tile(points, boxes, width, height, caption)
+        return cloud_tile(points, boxes, width, height - CAPTION_PX), caption
 
 
 def _signals(streams: Sequence[Stream]) -> list[tuple[str, Any, Any]]:
     """Up to four signals as (name, stamps (n,), values (n, C)), thinned for a strip."""
     found = []
     for stream in streams:
-        if stream.kind is not Kind.SIGNAL:
+        if stream.kind is not Kind.SIGNAL or len(stream) < _FEWEST_SAMPLES:
             continue
         for name, field in stream.info.fields.items():
             size = int(np.prod(field.shape, dtype=np.int64))
@@ -212,17 +216,18 @@ def _nearest(stream: Stream, stamp_ns: int) -> int:
     return right - 1 if stamp_ns - stamps[right - 1] <= stamps[right] - stamp_ns else right
 
 
-def _into(tile: Picture, width: int, height: int) -> Picture:
-    """A tile scaled into its cell, keeping its aspect."""
+def _into(tile: Picture, caption: str, width: int, height: int) -> Picture:
+    """A tile scaled into its cell, keeping its aspect, under its caption."""
     import cv2
 
+    height -= CAPTION_PX
     scale = min(width / tile.shape[1], height / tile.shape[0])
     size = (max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale)))
     small = cv2.resize(tile, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     cell = np.zeros((height, width, 3), np.uint8)
     y, x = (height - size[1]) // 2, (width - size[0]) // 2
     cell[y : y + size[1], x : x + size[0]] = small
-    return cell
+    return titled(cell, caption)
 
 
 def _wide(row: Picture, width: int) -> Picture:

@@ -10,6 +10,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from mmdata.errors import ConfigError, MissingDependencyError
 
@@ -40,6 +41,7 @@ def serve(
     except ImportError as error:
         raise MissingDependencyError(error.name or "uvicorn", "viewer", "the viewer") from error
     from mmdata_viewer.app import make_app
+    from mmdata_viewer.background import Background
     from mmdata_viewer.catalog import Catalog
     from mmdata_viewer.journal import Journal
     from mmdata_viewer.security import LOOPBACK
@@ -53,7 +55,8 @@ def serve(
     listener = _listen(host, port)
     port = listener.getsockname()[1]
     hosts = {*LOOPBACK, host.lower()} if loopback else {*LOOPBACK, *_own_names(host)}
-    app = make_app(catalog, journal, hosts=hosts, token=token)
+    background = Background()
+    app = make_app(catalog, journal, hosts=hosts, token=token, background=background)
     shown = "127.0.0.1" if loopback or host in ("0.0.0.0", "::") else host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
     if token:
@@ -65,9 +68,16 @@ def serve(
         app, log_level="warning", ws_per_message_deflate=False, ws_max_size=1 << 16,
         server_header=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            background.close()  # or open requests would wait for its checks to finish
+            super().handle_exit(sig, frame)
+
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     finally:
+        background.close()
         journal.close()
 
 

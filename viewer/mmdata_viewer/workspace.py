@@ -108,7 +108,7 @@ class Workspace:
                 )
             if self.journal.base(opened.entry.name, name) is None:
                 try:
-                    layer = files.read(opened.entry.path, name)
+                    layer = files.read_episode_layer(opened.entry.path, name)
                 except MmdataError as error:
                     if files.layer_path(opened.entry.path, name).exists():
                         raise RefusedError(f"layer {name!r} cannot be read: {error}") from error
@@ -162,7 +162,7 @@ class Workspace:
         """Take over changes that others made to a layer's file; ids changed by both keep ours."""
         with self._lock:
             state = self.open(opened, name, user)
-            return state.merge(user, files.read(opened.entry.path, name))
+            return state.merge(user, files.read_episode_layer(opened.entry.path, name))
 
     # -- internals ---------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class Workspace:
     def _from_file(self, opened: Opened, name: str) -> Layer:
         if name not in {entry.name for entry in files.list_layers(opened.entry.path)}:
             raise NotThereError(f"{opened.entry.name} has no layer {name!r}")
-        return files.read(opened.entry.path, name)
+        return files.read_episode_layer(opened.entry.path, name)
 
     def _hidden(self, opened: Opened, user: str, states: dict[str, Any]) -> set[str]:
         """Layers of the other blind annotators, until a user's own work is handed in."""

@@ -2,6 +2,13 @@
 
 import type { Session } from "./session";
 
+export interface Waveform {
+  low: Float32Array;
+  high: Float32Array;
+  peak: number;
+  stream: string;
+}
+
 interface Blocks {
   sample_rate_hz: number;
   stamp: number[];
@@ -11,7 +18,7 @@ interface Blocks {
 
 export class Sound {
   muted = false;
-  waveform: { low: Float32Array; high: Float32Array; stream: string } | null = null;
+  waveform: Waveform | null = null;
   private context: AudioContext | null = null;
   private buffer: AudioBuffer | null = null;
   private blocks: Blocks | null = null;
@@ -37,11 +44,11 @@ export class Sound {
       this.blocks = await api.api.json<Blocks>(api.data("audio", name, "blocks"));
       const data = await api.api.binary(api.data("audio", name, "waveform"));
       const n = new Uint32Array(data, 0, 1)[0];
-      this.waveform = {
-        low: new Float32Array(data, 4, n),
-        high: new Float32Array(data, 4 + 4 * n, n),
-        stream: name,
-      };
+      const low = new Float32Array(data, 4, n);
+      const high = new Float32Array(data, 4 + 4 * n, n);
+      let peak = 0;
+      for (let k = 0; k < n; k++) peak = Math.max(peak, high[k], -low[k]);
+      this.waveform = { low, high, peak, stream: name };
       this.session.touch();
     } catch (error) {
       console.warn("no sound:", error);

@@ -200,8 +200,9 @@ function evidence(session: Session, track: Track3D, t: number) {
 
 // Points inside the box at t, counted by the server on the full cloud; null where there is no cloud.
 export async function countPoints(session: Session, track: Track3D, t: number): Promise<number | null> {
-  const placed = placeAt(track, t, session.frames);
-  const seen = placed && evidence(session, track, t);
+  const seen = evidence(session, track, t);
+  // Where the object was when the points were measured, not where it is at the cursor.
+  const placed = seen && placeAt(track, seen.stamp, session.frames);
   if (!placed || !seen) return null;
   const box = moveBox(seen.cloud_SE3_track, placed.box);
   return (await session.api.call<{ count: number }>("count", { stream: seen.stream, i: seen.i, ...box })).count;

@@ -89,9 +89,10 @@ async function relabel(session: Session): Promise<void> {
   if (!item) return;
   const options = s.collection === "events" ? session.taxonomy.events.map((e) => e.label) : phases.labels(session, String(item.tier));
   const label = await choose("Label", options, s.collection === "phases" ? hints(session, String(item.tier)) : {});
-  if (!label) return;
-  if (s.collection === "phases") phases.useLabel(String(item.tier), label);
-  void session.layers.edit([{ collection: s.collection, id: s.id, after: { ...item, label } }]);
+  const now = session.layers.get(s.layer, s.collection, s.id);
+  if (!label || !now) return;
+  if (s.collection === "phases") phases.useLabel(String(now.tier), label);
+  void session.layers.edit([{ collection: s.collection, id: s.id, after: { ...now, label } }]);
 }
 
 async function newEvent(session: Session): Promise<void> {

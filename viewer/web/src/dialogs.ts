@@ -23,7 +23,8 @@ export function choose(title: string, options: string[], hints: Record<string, s
     const list = h("div", { class: "choices", role: "listbox" });
     const matching = () => options.filter((o) => o.toLowerCase().includes(input.value.trim().toLowerCase()));
     const take = (option: string) => {
-      answer = option;
+      // At once, so that the next key meets the change (the close event comes later).
+      resolve((answer = option));
       dialog.close();
     };
     const show = () => {
@@ -70,7 +71,7 @@ export function ask(title: string, initial = "", long = false): Promise<string |
     const input = long ? h("textarea", { rows: 4, "aria-label": title }) : h("input", { type: "text", "aria-label": title });
     input.value = initial;
     const accept = () => {
-      answer = input.value.trim();
+      resolve((answer = input.value.trim()));
       dialog.close();
     };
     input.addEventListener("keydown", (event) => {

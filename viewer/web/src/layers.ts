@@ -11,6 +11,7 @@ export interface LayerDoc {
 }
 
 interface Pending {
+  kind: "edit" | "undo" | "redo";
   layer: string;
   changes: Change[];
   request: string;
@@ -114,14 +115,7 @@ export class Layers {
     if (!doc || !changes.length) return Promise.resolve();
     this.previewed = null;
     const request = `${this.api.api.user}-${Date.now().toString(36)}-${randomId()}`;
-    this.queue.push({
-      layer: this.active,
-      changes,
-      request,
-      base: doc.standing.revision,
-      stale: false,
-    });
-    this.remember();
+    this.push({ kind: "edit", layer: this.active, changes, request, base: doc.standing.revision, stale: false });
     for (const change of changes) put(doc, change);
     this.changed();
     return this.flush();
@@ -135,11 +129,12 @@ export class Layers {
     return this.running;
   }
 
-  async undo(): Promise<Operation | null> {
+  // Undo and redo wait their turn behind the edits made before them.
+  undo(): Promise<void> {
     return this.reverse("undo");
   }
 
-  async redo(): Promise<Operation | null> {
+  redo(): Promise<void> {
     return this.reverse("redo");
   }
 
@@ -182,20 +177,15 @@ export class Layers {
     this.changed();
   }
 
-  private async reverse(kind: "undo" | "redo"): Promise<Operation | null> {
-    await this.flush();
-    try {
-      const answer = await this.api.layer(this.active, kind, { request: `${kind}-${randomId()}` });
-      this.confirm(this.active, answer);
-      this.changed();
-      return answer.operation;
-    } catch (error) {
-      if (error instanceof ApiError) {
-        this.failed(error.message);
-        return null;
-      }
-      throw error;
-    }
+  private reverse(kind: "undo" | "redo"): Promise<void> {
+    this.push({ kind, layer: this.active, changes: [], request: `${kind}-${randomId()}`, base: 0, stale: false });
+    return this.flush();
+  }
+
+  private push(pending: Pending): void {
+    this.queue.push(pending);
+    this.saving = "saving";
+    this.remember();
   }
 
   private confirm(layer: string, answer: Standing & { operation: Operation }): void {
@@ -219,7 +209,10 @@ export class Layers {
       const doc = this.docs.get(next.layer);
       const base = next.stale ? next.base : (doc?.standing.revision ?? next.base);
       try {
-        const answer = await this.api.edit(next.layer, base, next.changes, next.request);
+        const answer =
+          next.kind === "edit"
+            ? await this.api.edit(next.layer, base, next.changes, next.request)
+            : await this.api.layer(next.layer, next.kind, { request: next.request });
         this.confirm(next.layer, answer);
         this.queue.shift();
         this.remember();
@@ -236,7 +229,7 @@ export class Layers {
         this.queue = this.queue.filter((p) => !p.changes.some((c) => touched.has(c.id)));
         this.remember();
         await this.fetch(next.layer);
-        if (error.status === 409)
+        if (error.status === 409 && next.kind === "edit")
           this.conflict({
             layer: next.layer,
             message: error.message,
@@ -257,7 +250,11 @@ export class Layers {
     const items = new Map<string, Map<string, Annotation>>();
     for (const collection of COLLECTIONS) {
       const rows: Annotation[] = document[collection] ?? [];
-      items.set(collection, new Map(rows.map((row) => [row.id, row])));
+      // A stamp too far off for a number is no instant of this episode: kept, but not drawn.
+      const drawn = rows.filter((row) => placed(row));
+      if (drawn.length < rows.length)
+        this.failed(`${name}: ${rows.length - drawn.length} ${collection} lie far outside this episode`);
+      items.set(collection, new Map(drawn.map((row) => [row.id, row])));
     }
     const doc: LayerDoc = { name, items, review: document.review ?? null, standing };
     for (const pending of this.queue)
@@ -269,6 +266,14 @@ export class Layers {
     if (this.queue.length) localStorage.setItem(this.store, JSON.stringify(this.queue));
     else localStorage.removeItem(this.store);
   }
+}
+
+function placed(row: Annotation): boolean {
+  return ["stamp_ns", "start_ns", "end_ns"].every((name) => {
+    const value = row[name];
+    const one = Array.isArray(value) ? value[0] : value;
+    return one === undefined || one === null || typeof one === "number";
+  });
 }
 
 function put(doc: LayerDoc, change: Change): void {

@@ -76,7 +76,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
       const own = new Stamps(new Float64Array(await api.binary(episode.data("stamps", stream.name))));
       stamps.set(stream.name, own);
       if (stream.moves && stream.count) {
-        const [position, orientation] = await Promise.all(["position", "orientation"].map((f) => api.binary(episode.data("values", stream.name, f))));
+        const [position, orientation] = await Promise.all([stream.position!, "orientation"].map((f) => api.binary(episode.data("values", stream.name, f))));
         poses.set(stream.name, { stamps: own, position: new Float64Array(position, 8), orientation: new Float64Array(orientation, 8) });
       }
     }),
@@ -367,7 +367,7 @@ function applyHidden(preferences: Preferences): void {
   for (const name of PANELS) main?.classList.toggle(`no-${name}`, preferences.hidden?.includes(name) ?? false);
 }
 
-const SIZES: Record<string, [number, number, number]> = { side: [330, 220, 640], low: [200, 60, 700], scene: [45, 15, 85], tactile: [190, 90, 500], timeline: [230, 80, 600] };
+const SIZES: Record<string, [number, number, number]> = { side: [330, 220, 640], low: [200, 60, 700], scene: [45, 15, 85], tactile: [120, 60, 400], timeline: [230, 80, 600] };
 
 // Panels on a grid with draggable borders; sizes and hidden panels are remembered per user.
 function layout(session: Session, parts: { bar: HTMLElement; cameras: Panel; scene: ScenePanel; signals: Panel; tactile: Panel; timeline: Panel; sidebar: Panel }, save: () => void): void {
@@ -404,7 +404,7 @@ function layout(session: Session, parts: { bar: HTMLElement; cameras: Panel; sce
   const none = parts.scene.empty;
   main.append(
     parts.bar,
-    h("div", { class: none ? "upper alone" : "upper" }, h("div", { class: "pictures" }, parts.cameras.element, border("tactile", true, -1), parts.tactile.element), border("scene", true, -1), parts.scene.element),
+    h("div", { class: none ? "upper alone" : "upper" }, h("div", { class: "pictures" }, parts.cameras.element, border("tactile", false, -1), parts.tactile.element), border("scene", true, -1), parts.scene.element),
     border("low", false, -1),
     parts.signals.element,
     border("timeline", false, -1),

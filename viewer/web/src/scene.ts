@@ -175,10 +175,9 @@ export class ScenePanel implements Panel {
   private async addTrajectories(): Promise<void> {
     const { api } = this.session;
     for (const stream of this.session.streams) {
-      const field = stream.fields.position;
-      if (stream.kind !== "signal" || field?.shape.length !== 1 || field.shape[0] !== 3 || !stream.frame_id || !stream.count) continue;
+      if (!stream.position || !stream.frame_id || !stream.count) continue;
       const step = Math.max(1, Math.ceil(stream.count / MOST_TRAJECTORY));
-      const data = await api.api.binary(`${api.data("values", stream.name, "position")}&step=${step}`);
+      const data = await api.api.binary(`${api.data("values", stream.name, stream.position)}&step=${step}`);
       const values = new Float64Array(data, 8);
       const base = values.slice(0, 3);
       const positions = Float32Array.from(values, (v, i) => v - base[i % 3]);
@@ -218,7 +217,7 @@ export class ScenePanel implements Panel {
   }
 
   settled(): boolean {
-    return this.clouds.every((c) => c.failed || c.object.shown === (this.session.stamps.get(c.stream.name)?.nearest(this.session.clock.t) ?? -1));
+    return !this.element.clientWidth || this.clouds.every((c) => c.failed || c.object.shown === (this.session.stamps.get(c.stream.name)?.nearest(this.session.clock.t) ?? -1));
   }
 
   update(): void {
@@ -284,7 +283,9 @@ export class ScenePanel implements Panel {
       if (cloud.object.cloud) far = Math.max(far, cloud.object.cloud.step * 32_000);
       const sweep = cloud.stream.kind === "sweep";
       const ground = sweep ? pose.p[2] - 2.2 : 0;
-      cloud.object.style(this.mode, (sweep ? 2 : 3) * this.renderer.getPixelRatio(), ground, ground + (sweep ? 4.5 : 0.6), far);
+      // In a camera's own frame height means nothing.
+      const mode = this.mode === 1 && this.optical() ? 2 : this.mode;
+      cloud.object.style(mode, (sweep ? 2 : 3) * this.renderer.getPixelRatio(), ground, ground + (sweep ? 4.5 : 0.6), sweep ? far : far * 1.5);
     }
     for (const f of this.frustums) {
       const stamps = session.stamps.get(f.stream)!;
@@ -365,15 +366,26 @@ export class ScenePanel implements Panel {
     this.lines.geometry.setAttribute("color", new THREE.Float32BufferAttribute(colours, 3));
   }
 
+  // Whether the standing frame is a camera's own.
+  private optical(): boolean {
+    return this.session.cameraStreams().some((s) => this.session.sensorOf(s)?.frame_id === this.frame);
+  }
+
   // From behind and above whatever there is.
   private placeCamera(boxes: ReturnType<ScenePanel["boxes"]>): void {
     const cloud = this.clouds.find((c) => c.object.cloud && c.object.points.visible);
     if (this.clouds.some((c) => !c.failed && c.object.shown < 0)) return;
+    this.camera.up.set(0, this.optical() ? -1 : 0, this.optical() ? 0 : 1);
+    this.controls.object = this.camera;
     if (cloud?.stream.kind === "sweep") {
       const pose = this.pose(cloud.frame, 0)!;
       const back = qRotate(pose.q, [-14, 0, 0]);
       this.controls.target.set(...add(pose.p, qRotate(pose.q, [6, 0, -1.5])));
       this.camera.position.set(pose.p[0] + back[0], pose.p[1] + back[1], pose.p[2] + 10);
+    } else if (this.optical()) {
+      // A frame that looks along z with y down: from behind and beside the camera.
+      this.controls.target.set(0, 0.1, 0.7);
+      this.camera.position.set(0.55, -0.55, -0.5);
     } else {
       const points: Vec3[] = boxes.flatMap((b) => corners(b.box));
       const bounds = new THREE.Box3();

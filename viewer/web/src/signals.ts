@@ -74,7 +74,7 @@ class Plot {
   }
 
   settled(): boolean {
-    return this.series.failed !== "" || (this.series.ready && this.series.complete);
+    return !this.body.clientWidth || this.series.failed !== "" || (this.series.ready && this.series.complete);
   }
 
   update(): void {
@@ -190,7 +190,7 @@ export class SignalsPanel implements Panel {
 
   constructor(private readonly session: Session) {
     this.choices = session.streams
-      .filter((s) => s.kind === "signal")
+      .filter((s) => s.kind === "signal" && s.count > 0)
       .flatMap((s) =>
         Object.entries(s.fields)
           .filter(([, f]) => !f.ragged && f.shape.reduce((a, b) => a * b, 1) <= 64)
@@ -225,7 +225,15 @@ export class SignalsPanel implements Panel {
     const saved = this.session.preferences.signals;
     const all = this.choices.map((c) => `${c.stream}.${c.field}`);
     const known = saved?.filter((key) => all.includes(key));
-    return known?.length ? known : all.slice(0, DEFAULT_PLOTS);
+    if (known?.length) return known;
+    // A stream of a few samples holds settings; one field each of the others is a good start.
+    const lively = this.choices.filter((c) => {
+      const stream = this.session.stream(c.stream)!;
+      return stream.count >= 10 && !/Info$/.test(stream.source_type ?? "");
+    });
+    const first = lively.filter((c, i) => lively.findIndex((o) => o.stream === c.stream) === i);
+    const rest = lively.filter((c) => !first.includes(c));
+    return [...first, ...rest].slice(0, DEFAULT_PLOTS).map((c) => `${c.stream}.${c.field}`);
   }
 
   private toggle(key: string, on: boolean): void {

@@ -86,7 +86,7 @@ class HeatMap {
         }
     g.putImageData(image, 0, 0);
     const unit = this.stream.fields[this.field].unit ?? "";
-    this.caption.textContent = `${this.stream.name}  max ${most.toPrecision(3)} ${unit} of ${this.high.toPrecision(3)}  Δ ${deviation(stamps.ns[i] - this.session.clock.t)}`;
+    this.caption.textContent = `${this.stream.name}\nmax ${most.toPrecision(3)} ${unit} of ${this.high.toPrecision(3)}\nΔ ${deviation(stamps.ns[i] - this.session.clock.t)}`;
   }
 }
 

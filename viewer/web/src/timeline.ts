@@ -5,6 +5,7 @@ import { colourOf, fit, h, seconds, theme } from "./dom";
 import * as edit from "./phases";
 import type { Panel, Session } from "./session";
 import { wheel } from "./signals";
+import type { Waveform } from "./audio";
 import type { EventMark, Finding, Phase } from "./types";
 
 export const GUTTER = 132;
@@ -36,7 +37,7 @@ export class TimelinePanel implements Panel {
   private key = "";
   private lanes: Lane[] = [];
   findings: Finding[] = [];
-  waveform: { low: Float32Array; high: Float32Array; stream: string } | null = null;
+  waveform: Waveform | null = null;
   // While a key is held during playback: the phase that grows with the cursor.
   growing: { label: string; start: number } | null = null;
   onFinding: (finding: Finding) => void = () => {};
@@ -99,7 +100,7 @@ export class TimelinePanel implements Panel {
       push({ kind: "findings", label: "findings", height: 14 });
     if (this.waveform) push({ kind: "audio", label: this.waveform.stream, height: 34, stream: this.waveform.stream });
     for (const stream of this.session.streams)
-      if (stream.kind !== "text" && stream.kind !== "opaque" && stream.count > 0)
+      if (stream.kind !== "text" && stream.kind !== "opaque" && stream.count > 2 && !/Info$/.test(stream.source_type ?? ""))
         push({ kind: "stream", label: stream.name, height: 11, stream: stream.name });
     this.lanes = lanes;
     this.canvas.style.height = `${Math.max(top + 4, 60)}px`;
@@ -280,6 +281,8 @@ export class TimelinePanel implements Panel {
     g.fillStyle = theme().accent;
     const middle = lane.top + lane.height / 2;
     const n = wave.low.length;
+    // Scaled to its own peak: what matters here is when, not how loud.
+    const peak = Math.max(wave.peak, 1e-4);
     const per = (end - start) / n;
     for (let px = GUTTER; px < this.canvas.clientWidth; px++) {
       const from = Math.floor((this.time(px) - start) / per);
@@ -290,7 +293,7 @@ export class TimelinePanel implements Panel {
         low = Math.min(low, wave.low[k]);
         high = Math.max(high, wave.high[k]);
       }
-      const half = lane.height / 2 - 1;
+      const half = (lane.height / 2 - 1) / peak;
       g.fillRect(px, middle - high * half, 1, Math.max(1, (high - low) * half));
     }
     for (const [a, b] of stream.gaps) {

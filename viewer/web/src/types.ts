@@ -23,6 +23,9 @@ export interface StreamInfo {
   clock: string | null;
   stamp_source: string | null;
   stamp_meaning: string;
+  source_type: string | null;
+  // The field that holds a position in metres, if any.
+  position: string | null;
   moves: { parent: string; child: string } | null;
   gaps: [number, number][];
   fields: Record<string, FieldInfo>;
