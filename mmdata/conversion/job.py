@@ -238,6 +238,7 @@ class _Job:
             batch.samples,
             receive_ns=batch.receive_ns,
             publish_ns=batch.publish_ns,
+            copy=False,
         )
 
     def _open(self, number: int) -> EpisodeWriter:

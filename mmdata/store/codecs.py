@@ -64,7 +64,7 @@ class Pipeline:
 
     @property
     def _shuffle(self) -> int:
-        return int(Blosc.BITSHUFFLE)
+        return int(Blosc.SHUFFLE)
 
     def _codecs(self) -> list[Any]:
         if self.compression == "blosc":

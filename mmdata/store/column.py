@@ -105,10 +105,15 @@ class Column:
         self._submitted = 0
         self._hash = hashlib.sha256()
 
-    def append(self, values: NDArray[Any]) -> None:
-        """Add rows (n, *row_shape). They are copied."""
+    def append(self, values: NDArray[Any], copy: bool = True) -> None:
+        """Add rows (n, *row_shape). copy False: the caller promises never to change them."""
         self.rows += len(values)
+        as_they_are = not copy and values.dtype == self.dtype and values.flags.c_contiguous
         while len(values):
+            if as_they_are and not self._filled and len(values) >= self.chunk_rows:
+                self._submit(values[: self.chunk_rows], self.chunk_rows)
+                values = values[self.chunk_rows :]
+                continue
             if self._buffer is None:
                 self._buffer = np.empty((self.chunk_rows, *self.row_shape), self.dtype)
             take = min(len(values), self.chunk_rows - self._filled)
@@ -116,7 +121,7 @@ class Column:
             self._filled += take
             values = values[take:]
             if self._filled == self.chunk_rows:
-                self._submit(self._buffer)
+                self._submit_buffer(self._buffer)
 
     def journal_tail(self) -> None:
         """Give the journal the rows that are in no chunk yet and that it does not have."""
@@ -139,7 +144,7 @@ class Column:
             chunk = chunk[: self.rows]
         else:
             chunk[self._filled :] = np.zeros((), self.dtype)
-        self._submit(chunk)
+        self._submit_buffer(chunk)
 
     def hash_rows(self, rows: NDArray[Any]) -> None:
         """Feed rows to the running content hash (called in row order)."""
@@ -180,8 +185,12 @@ class Column:
         dataset.write_direct_chunk(where, data)
         return int(dataset.get_chunk_info_by_coord(where).byte_offset)
 
-    def _submit(self, chunk: NDArray[Any]) -> None:
-        first, used = self._submitted, self._filled
+    def _submit_buffer(self, chunk: NDArray[Any]) -> None:
+        used = self._filled
         self._buffer, self._filled, self._journaled = None, 0, 0
+        self._submit(chunk, used)
+
+    def _submit(self, chunk: NDArray[Any], used: int) -> None:
+        first = self._submitted
         self._submitted += used
         self.sink.submit(self, first, chunk, used)

@@ -140,6 +140,7 @@ class EpisodeWriter:
         receive_ns: Stamps | None = None,
         publish_ns: Stamps | None = None,
         kind: Kind | str = Kind.SIGNAL,
+        copy: bool = True,
     ) -> None:
         """Add n samples.
 
@@ -148,7 +149,7 @@ class EpisodeWriter:
         array (field "data"); image, text and opaque: a list of bytes or str, or raw frames
         (n, H, W, C); depth (n, H, W); audio a list of blocks (S, C) or `Ragged`.
         kind: used when the stream was not declared by `add_stream`; its schema is then taken from
-        this batch.
+        this batch. copy False: arrays may be kept instead of copied; never change them afterwards.
 
         Raises FormatError when counts or schemas do not agree. Nothing of the batch is kept then.
         """
@@ -177,7 +178,7 @@ class EpisodeWriter:
                     f"earlier ones had {', '.join(known.stamp_names)}"
                 )
             if n:
-                self._append(known, stamp_columns, batch)
+                self._append(known, stamp_columns, batch, copy)
 
     def set_stream_attrs(self, stream: str, attrs: Mapping[str, Any]) -> None:
         """Add facts to a stream's `attrs` (settings, measured quality)."""
@@ -322,7 +323,11 @@ class EpisodeWriter:
             self._write(known, stamp_columns, batch)
 
     def _append(
-        self, stream: _StreamWriter, stamps: Mapping[str, Stamps], batch: Mapping[str, Any]
+        self,
+        stream: _StreamWriter,
+        stamps: Mapping[str, Stamps],
+        batch: Mapping[str, Any],
+        copy: bool,
     ) -> None:
         source, receive = stamps.get("source_ns"), stamps.get("receive_ns")
         stream.statistics.update(source, receive)
@@ -334,15 +339,19 @@ class EpisodeWriter:
             placed = source
         else:
             placed = np.where(source == 0, receive, source)
-        self._write(stream, {"stamp_ns": placed, **stamps}, batch)
+        self._write(stream, {"stamp_ns": placed, **stamps}, batch, copy)
 
     def _write(
-        self, stream: _StreamWriter, stamps: Mapping[str, Stamps], batch: Mapping[str, Any]
+        self,
+        stream: _StreamWriter,
+        stamps: Mapping[str, Stamps],
+        batch: Mapping[str, Any],
+        copy: bool = True,
     ) -> None:
         for name, values in stamps.items():
             self._column(stream, name, values).append(values)
         for name, values in columns_of(stream.info, batch, self._offset_of(stream)):
-            self._column(stream, name, values).append(values)
+            self._column(stream, name, values).append(values, copy)
         self._dirty = True
 
     def _offset_of(self, stream: _StreamWriter) -> Callable[[str], int]:

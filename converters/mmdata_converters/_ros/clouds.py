@@ -110,7 +110,7 @@ def point_offsets(
     low = float(raw.min())
     unit = 1 if raw.dtype.kind in "iu" else 1_000_000_000
     if abs(low) * unit < _NS_LIMIT:
-        offsets = np.rint(raw.astype(np.float64) * unit) if unit > 1 else raw.astype(np.int64)
+        offsets = np.rint(raw.astype(np.float64) * unit) if unit > 1 else raw
     elif stamp_ns is not None and abs(low * unit - stamp_ns) < _NS_LIMIT:
         if unit > 1:
             offsets = np.rint((raw.astype(np.float64) - stamp_ns / 1e9) * unit)
@@ -118,7 +118,7 @@ def point_offsets(
             offsets = raw.astype(np.int64) - stamp_ns
     else:
         return None, f"point field {name!r}: neither time since the stamp nor absolute time"
-    if float(offsets.max() - offsets.min()) > _LONGEST_SWEEP_S * 1e9:
+    if float(offsets.max()) - float(offsets.min()) > _LONGEST_SWEEP_S * 1e9:
         return None, f"point field {name!r} spans more than {_LONGEST_SWEEP_S:g} s: unit unknown"
     return offsets.astype(np.int32), None
 

@@ -13,7 +13,7 @@ from mmdata.recording import Account, Batch
 from mmdata.streams import FieldInfo, Kind, Ragged, StreamInfo
 from mmdata_converters._ros.channels import Block, Channel
 from mmdata_converters._ros.layout import Group, LayoutDecoder
-from mmdata_converters._ros.messages import ADAPTERS, Context, Part, generic
+from mmdata_converters._ros.messages import ADAPTERS, TAILED, Context, Part, generic
 from mmdata_converters._ros.rig import RigBuilder
 
 
@@ -35,10 +35,12 @@ class ChannelDecoder:
         self._account = account
         self._infos: dict[Hashable, StreamInfo] = {}
         definitions = channel.definitions()
-        self._layouts = (
-            LayoutDecoder(definitions, channel.type, channel.ros1) if definitions else None
-        )
         self._adapter = ADAPTERS.get(channel.type, generic)
+        self._layouts = (
+            LayoutDecoder(definitions, channel.type, channel.ros1, self._adapter in TAILED)
+            if definitions
+            else None
+        )
         topic = channel.topic
         self._context = Context(
             topic, sensor, rig, audio_info,
@@ -64,6 +66,8 @@ class ChannelDecoder:
             yield self._batch(block, key, same)
 
     def _note_trailing(self, group: Group) -> None:
+        if group.tail is not None:
+            return  # such a group has no bytes after its tail but padding
         extra = group.layout.length - group.layout.used
         # Some ROS 2 middlewares pad a CDR message to a multiple of four.
         if extra > (0 if self.channel.ros1 else 3):
@@ -73,6 +77,7 @@ class ChannelDecoder:
             )
 
     def _batch(self, block: Block, key: Hashable, parts: Sequence[Part]) -> Batch:
+        parts = sorted(parts, key=lambda p: int(p.rows[0]))
         first = parts[0]
         rows = np.concatenate([p.rows for p in parts])
         samples = {name: _joined([p.samples[name] for p in parts]) for name in first.samples}

@@ -10,7 +10,7 @@ of its own. Covers CDR (XCDR1, both endiannesses) and ROS 1 serialisation.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -101,14 +101,27 @@ class Layout:
     marks: NDArray[np.int64]
     expected: Bytes
 
+    @property
+    def tail(self) -> Number | None:
+        """The last field, where it is an array of bytes of free length."""
+        last = list(self.root.fields.values())[-1] if self.root.fields else None
+        if isinstance(last, Number) and last.sequence and last.dtype == "u1":
+            return last
+        return None
+
 
 @dataclass(frozen=True)
 class Group:
-    """Messages of one layout: rows (m,) of the block, and their numbers."""
+    """Messages of one layout: rows (m,) of the block, and their numbers.
+
+    tail: where the messages differ in the length of their last field only, its bytes per message;
+    the matrix then holds what comes before it.
+    """
 
     rows: NDArray[np.int64]
     layout: Layout
     matrix: Bytes
+    tail: Sequence[Bytes] | None = None
 
     @property
     def root(self) -> Struct:
@@ -134,13 +147,20 @@ class Group:
 
 
 class LayoutDecoder:
-    """Splits blocks of serialised messages of one type into groups of equal layout."""
+    """Splits blocks of serialised messages of one type into groups of equal layout.
 
-    def __init__(self, definitions: Mapping[str, Any], message_type: str, ros1: bool) -> None:
+    tails: give messages that end in an array of bytes as groups with a `tail`.
+    """
+
+    def __init__(
+        self, definitions: Mapping[str, Any], message_type: str, ros1: bool, tails: bool = False
+    ) -> None:
         self._definitions = definitions
         self._type = message_type
         self._ros1 = ros1
+        self._tails = tails
         self._layouts: dict[int, list[Layout]] = {}
+        self._tailed: list[Layout] = []
 
     def decode(
         self, buffer: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]
@@ -149,13 +169,18 @@ class LayoutDecoder:
 
         A message that cannot be decoded comes as (row, error).
         """
-        order = np.argsort(lengths, kind="stable")
-        edges = np.flatnonzero(np.diff(lengths[order])) + 1
-        for rows in np.split(order, edges):
-            if not len(rows):
-                continue
+        rest = np.arange(len(starts))
+        if self._tails:
+            for group in self._by_tail(buffer, starts, lengths):
+                rest = np.setdiff1d(rest, group.rows, assume_unique=True)
+                yield group
+        for rows in _by_length(rest, lengths):
             length = int(lengths[rows[0]])
-            if length > _GATHER_BYTES:
+            if (np.diff(starts[rows]) == length).all():
+                first = int(starts[rows[0]])
+                matrix = buffer[first : first + length * len(rows)].reshape(len(rows), length)
+                yield from self._split(rows, matrix)
+            elif length > _GATHER_BYTES:
                 for row in rows:
                     start = int(starts[row])
                     matrix = buffer[start : start + length].reshape(1, length)
@@ -163,6 +188,41 @@ class LayoutDecoder:
             else:
                 matrix = buffer[starts[rows, None] + np.arange(length)]
                 yield from self._split(rows, matrix)
+
+    def _by_tail(
+        self, buffer: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Iterator[Group]:
+        """Groups of the messages that differ from a known one in the length of their tail only."""
+        if not self._tailed and len(starts):
+            self._learn_tail(buffer[int(starts[0]) : int(starts[0] + lengths[0])])
+        rows = np.arange(len(starts))
+        for layout in self._tailed:
+            tail = layout.tail
+            assert tail is not None
+            rows = rows[lengths[rows] >= tail.offset]
+            heads = buffer[starts[rows, None] + np.arange(tail.offset)]
+            # The last four marks are the length of the tail itself.
+            same = (heads[:, layout.marks[:-4]] == layout.expected[:-4]).all(axis=1)
+            order = "<" if self._ros1 or not len(layout.expected) or layout.expected[1] else ">"
+            counts = np.ascontiguousarray(heads[:, -4:]).view(f"{order}u4")[:, 0].astype(np.int64)
+            spare = lengths[rows] - tail.offset - counts
+            same &= (spare >= 0) & (spare <= (0 if self._ros1 else 3))
+            here = rows[same]
+            begins = (starts[here] + tail.offset).tolist()
+            sizes = counts[same].tolist()
+            if len(here):
+                pieces = [buffer[a : a + n] for a, n in zip(begins, sizes, strict=True)]
+                yield Group(here, layout, heads[same], pieces)
+            rows = rows[~same]
+
+    def _learn_tail(self, message: Bytes) -> None:
+        try:
+            layout = walk(self._definitions, self._type, message, self._ros1)
+        except DecodeError:
+            return
+        tail = layout.tail
+        if tail is not None and layout.marks[-1] == tail.offset - 1:
+            self._tailed.append(layout)
 
     def _split(
         self, rows: NDArray[np.int64], matrix: Bytes
@@ -191,6 +251,18 @@ class LayoutDecoder:
             same = _matches(layout, matrix)
             yield Group(rows[same], layout, matrix[same] if not same.all() else matrix)
             rows, matrix = rows[~same], matrix[~same]
+
+
+def _by_length(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The rows split into runs of equal length, each in order."""
+    if not len(rows):
+        return
+    sizes = lengths[rows]
+    if (sizes == sizes[0]).all():
+        yield rows
+        return
+    order = np.argsort(sizes, kind="stable")
+    yield from np.split(rows[order], np.flatnonzero(np.diff(sizes[order])) + 1)
 
 
 def _matches(layout: Layout, matrix: Bytes) -> NDArray[np.bool_]:

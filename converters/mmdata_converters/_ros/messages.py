@@ -156,7 +156,7 @@ def image(group: Group, context: Context) -> Sequence[Part]:
 
 def compressed_image(group: Group, context: Context) -> Sequence[Part]:
     """sensor_msgs/CompressedImage: kept byte for byte; depth PNG is decoded, without loss."""
-    data = number_of(group, "data")
+    data = group.tail if group.tail is not None else list(number_of(group, "data"))
     description = text_of(group.root, "format")
     if "compressedDepth" in description:
         return _compressed_depth(group, context, data, description)
@@ -164,7 +164,8 @@ def compressed_image(group: Group, context: Context) -> Sequence[Part]:
     codes = [media.sniff_image(row[:12].tobytes()) for row in data]
     for code in dict.fromkeys(codes):
         here = np.array([c == code for c in codes])
-        part = _bytes_part(group, Kind.IMAGE, data[here], code or "bytes", encoding=code)
+        frames = Ragged.from_rows([row for row, c in zip(data, codes, strict=True) if c == code])
+        part = _part(group, Kind.IMAGE, {"data": frames}, code or "bytes", encoding=code)
         part.rows = group.rows[here]
         part.source_ns = None if part.source_ns is None else part.source_ns[here]
         part.attrs = {"format": description}
@@ -176,11 +177,12 @@ def compressed_image(group: Group, context: Context) -> Sequence[Part]:
 
 
 def _compressed_depth(
-    group: Group, context: Context, data: NDArray[Any], description: str
+    group: Group, context: Context, data: Sequence[NDArray[Any]], description: str
 ) -> Sequence[Part]:
     if not description.startswith("16UC1"):
         context.problem(f"{description!r} is kept as bytes: its quantisation is not undone")
-        return [_bytes_part(group, Kind.OPAQUE, data, "bytes", attrs={"format": description})]
+        whole = {"data": Ragged.from_rows(data)}
+        return [_part(group, Kind.OPAQUE, whole, "bytes", attrs={"format": description})]
     frames = []
     for row in data:
         # compressed_depth_image_transport puts a 12-byte header before the PNG.
@@ -424,6 +426,9 @@ ADAPTERS: dict[str, Adapter] = {
                      "UInt32", "UInt64", "Byte")
     },
 }  # fmt: skip
+
+#: Adapters that take groups with a tail.
+TAILED = {compressed_image}
 
 _KINDS: dict[Adapter, Kind] = {
     image: Kind.IMAGE, compressed_image: Kind.IMAGE, compressed_video: Kind.IMAGE,

@@ -11,6 +11,7 @@ from mmdata.prefetch import prefetch
 from mmdata.recording import Batch, Recording, Summary, Topic, stream_names
 from mmdata.streams import Kind
 from mmdata_converters._ros.channels import ChannelSummary, RawLog, Stamps
+from mmdata_converters._ros.coalesce import coalesce
 from mmdata_converters._ros.decoder import ChannelDecoder
 from mmdata_converters._ros.fields import text_of
 from mmdata_converters._ros.layout import Group, LayoutDecoder
@@ -74,7 +75,7 @@ class RosRecording(Recording):
         for text in self._definition_problems():
             self.account.problem(text)
         # Reading and decompressing release the interpreter lock: they run ahead on a thread.
-        for block in prefetch(self._log.blocks(topics), lambda b: b.buffer.nbytes):
+        for block in prefetch(coalesce(self._log.blocks(topics)), lambda b: b.buffer.nbytes):
             channel = block.channel
             decoder = decoders.get(channel.number)
             if decoder is None:

@@ -1,0 +1,128 @@
+"""Joining blocks over chunks, and messages that differ in the length of their last field."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from rosbags.typesys import Stores, get_typestore
+
+from mmdata.recording import Account
+from mmdata.streams import Ragged
+from mmdata_converters._ros import coalesce as module
+from mmdata_converters._ros.channels import Block, Channel
+from mmdata_converters._ros.coalesce import coalesce
+from mmdata_converters._ros.decoder import ChannelDecoder
+from mmdata_converters._ros.layout import Group, LayoutDecoder
+from mmdata_converters._ros.rig import RigBuilder
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+IMAGE = "sensor_msgs/msg/CompressedImage"
+CHANNELS = [Channel(i, f"/t{i}", "std_msgs/msg/Float64", "") for i in range(3)]
+
+
+def _block(channel: Channel, messages: list[bytes], receive: list[int], start_ns: int) -> Block:
+    """Messages with a byte of something else between them, as in a chunk."""
+    lengths = np.array([len(m) for m in messages], np.int64)
+    starts = np.cumsum(np.r_[0, lengths[:-1] + 1]) if len(lengths) else np.empty(0, np.int64)
+    return Block(
+        channel, np.frombuffer(b"|".join(messages) or b"|", np.uint8), starts, lengths,
+        np.array(receive, np.int64), None, start_ns,
+    )  # fmt: skip
+
+
+def _messages(block: Block) -> list[bytes]:
+    return [
+        block.buffer[a : a + n].tobytes() for a, n in zip(block.starts, block.lengths, strict=True)
+    ]
+
+
+@given(st.data())
+def test_joined_blocks_hold_the_same_messages_in_order(data: st.DataObject) -> None:
+    large, held = module._LARGE_BYTES, module._HELD_BYTES
+    module._LARGE_BYTES, module._HELD_BYTES = 60, 100
+    try:
+        blocks, now = [], 0
+        for k in range(data.draw(st.integers(0, 25))):
+            now += data.draw(st.integers(0, 5))
+            messages = data.draw(st.lists(st.binary(max_size=30), max_size=4))
+            receive = [now + data.draw(st.integers(0, 9)) for _ in messages]
+            blocks.append(_block(CHANNELS[k % 3], messages, receive, now))
+        joined = list(coalesce(blocks))
+    finally:
+        module._LARGE_BYTES, module._HELD_BYTES = large, held
+    for channel in CHANNELS:
+        before = [b for b in blocks if b.channel is channel]
+        after = [b for b in joined if b.channel is channel]
+        assert [m for b in after for m in _messages(b)] == [m for b in before for m in _messages(b)]
+        assert [t for b in after for t in b.receive_ns] == [t for b in before for t in b.receive_ns]
+    # The promise a split relies on: nothing later was received before not_before_ns.
+    for i, block in enumerate(joined):
+        for later in joined[i:]:
+            assert (later.receive_ns >= block.not_before_ns).all()
+
+
+def _image(data: bytes, stamp: int, frame_id: str, text: str, little: bool) -> bytes:
+    types = STORE.types
+    header = types["std_msgs/msg/Header"](
+        stamp=types["builtin_interfaces/msg/Time"](sec=stamp, nanosec=7), frame_id=frame_id
+    )
+    message = types[IMAGE](header=header, format=text, data=np.frombuffer(data, np.uint8))
+    return bytes(STORE.serialize_cdr(message, IMAGE, little_endian=little))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(max_size=40), st.integers(0, 2**31 - 1),
+            st.sampled_from(["", "cam", "other"]), st.sampled_from(["jpeg", "png"]),
+            st.integers(0, 5),
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_groups_with_a_tail_hold_what_single_messages_hold(
+    rows: list[tuple[bytes, int, str, str, int]], little: bool
+) -> None:
+    raw = [_image(d, s, f, t, little) + b"\0" * pad for d, s, f, t, pad in rows]
+    block = _block(CHANNELS[0], raw, list(range(len(raw))), 0)
+    channel = Channel(0, "/camera", IMAGE, "")
+    definitions = channel.definitions()
+    assert definitions is not None
+    decoder = LayoutDecoder(definitions, IMAGE, ros1=False, tails=True)
+    seen: dict[int, tuple[bytes, int]] = {}
+    for group in decoder.decode(block.buffer, block.starts, block.lengths):
+        assert isinstance(group, Group)
+        data, header = group.root.fields["data"], group.root.fields["header"]
+        payload = group.tail if group.tail is not None else list(group.numbers(data))
+        seconds = group.numbers(header.fields["stamp"].fields["sec"])
+        for row, values, second in zip(group.rows, payload, seconds, strict=True):
+            assert int(row) not in seen
+            seen[int(row)] = (values.tobytes(), int(second))
+            assert group.root.fields["format"].value == rows[row][3]
+            assert header.fields["frame_id"].value == rows[row][2]
+    assert seen == {i: (d, s) for i, (d, s, _, _, _) in enumerate(rows)}
+
+
+def test_images_of_many_sizes_come_out_in_order() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1_000, 40_000, 60)
+    images = [b"\xff\xd8\xff\xe0" + rng.bytes(int(n)) for n in sizes]
+    images[17] = b"\x89PNG\r\n\x1a\n" + images[17]
+    raw = [_image(d, i, "cam" if i % 7 else "other", "jpeg", True) for i, d in enumerate(images)]
+    channel = Channel(0, "/camera", IMAGE, "")
+    decoder = ChannelDecoder(channel, "camera", "camera", Account(), RigBuilder(), None)
+    block = _block(channel, raw, list(range(60)), 0)
+    found: dict[str, list[bytes]] = {}
+    stamps: dict[str, list[int]] = {}
+    for batch in decoder.decode(block):
+        data = batch.samples["data"]
+        assert isinstance(data, Ragged)
+        assert batch.info.encoding is not None
+        found[batch.info.encoding] = [data[i].tobytes() for i in range(len(data))]
+        assert batch.source_ns is not None
+        stamps[batch.info.encoding] = (batch.source_ns // 1_000_000_000).tolist()
+    assert found["png"] == [images[17]]
+    assert found["jpeg"] == [d for i, d in enumerate(images) if i != 17]
+    assert stamps["jpeg"] == [i for i in range(60) if i != 17]
