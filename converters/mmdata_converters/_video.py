@@ -33,6 +33,30 @@ _LOSSLESS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "qtrle")
 
 
 @dataclass(frozen=True)
+class DepthScale:
+    """How a depth video's numbers stand for distances, as LeRobot quantises them.
+
+    Of `bits` bits. Logarithmic: d = near (far / near)^(q / max) - shift with near = low + shift and
+    far = high + shift; linear: d = low + (high - low) q / max.
+    """
+
+    low: float
+    high: float
+    shift: float
+    logarithmic: bool
+    bits: int = 12
+    unit: str | None = None
+
+    def distances(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
+        """Distances (...) f4 of quantised numbers (...)."""
+        fraction = numbers.astype(np.float64) / ((1 << self.bits) - 1)
+        if not self.logarithmic:
+            return (self.low + (self.high - self.low) * fraction).astype(np.float32)
+        near, far = self.low + self.shift, self.high + self.shift
+        return (near * (far / near) ** fraction - self.shift).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class Video:
     """A video file, or the part of one between two times.
 
@@ -145,14 +169,15 @@ def add_video(
     declared_rate_hz: float | None = None,
     has_row: NDArray[np.bool_] | None = None,
     receive: Stamps | None = None,
+    depth_scale: DepthScale | None = None,
     **info: Any,
 ) -> None:
     """Declare a video's frames as a stream; frame i belongs to the row it was recorded for.
 
     stamps (n_rows,) i8. synthetic_rate_hz: rate the stamps were made with, by which frames beyond
     the last row get theirs; without it they are left out and counted. has_row (n_rows,): rows that
-    exist, where some are lost. receive (n_rows,): receive stamps of the rows. A video that cannot
-    be read is counted as missing.
+    exist, where some are lost. receive (n_rows,): receive stamps of the rows. depth_scale: what the
+    numbers of a depth video mean. A video that cannot be read is counted as missing.
     """
     topic = str(info.get("source_topic") or name)
     account = recording.account
@@ -184,8 +209,10 @@ def add_video(
     depth = video.pixel_format.startswith("gray") and video.pixel_format not in ("gray", "gray8")
     keep = video.encoding is not None and video.starts_on_keyframe and not depth
     if depth:
+        kind = "<u2" if depth_scale is None else "<f4"
+        unit = None if depth_scale is None else depth_scale.unit
         stream = StreamInfo(
-            name, Kind.DEPTH, {"data": FieldInfo("<u2", (video.height, video.width))},
+            name, Kind.DEPTH, {"data": FieldInfo(kind, (video.height, video.width), unit=unit)},
             attrs=attrs, **info,
         )  # fmt: skip
     else:
@@ -212,6 +239,8 @@ def add_video(
         for frame, data in frames:
             if not known[frame]:
                 continue
+            if depth and depth_scale is not None:
+                data = depth_scale.distances(np.asarray(data))
             at.append(frame)
             found.append(data)
             held += len(data) if isinstance(data, bytes) else data.nbytes

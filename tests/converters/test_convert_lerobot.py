@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from layouts import lerobot as layout
-from layouts.media import number_of, picture
+from layouts.media import number_of, picture, write_depth_video
 
 from mmdata import open_episode
 from mmdata.testing import ConverterContract, read_all, write_episode
+from mmdata_converters._video import DepthScale
 from mmdata_converters.lerobot import LeRobotConverter
 from mmdata_schema import read_layer
 
@@ -242,6 +243,39 @@ def test_v3_language(tmp_path: Path) -> None:
     ]
     (event,) = [c for c in layer.captions if c.style == "interjection"]
     assert (event.start_ns, event.end_ns, event.text) == (150_000_000, 200_000_000, "faster!")
+
+
+def test_depth_steps_by_hand() -> None:
+    """12 bits over 0.01 .. 10 m, logarithmic with a shift of 3.5 m: 1.25 mm at 0.3 m, 2.1 mm at
+    3 m, 3.8 mm at 8 m."""
+    scale = DepthScale(0.01, 10.0, 3.5, True)
+    depth = scale.distances(np.arange(4096)).astype(np.float64)
+    assert depth[0] == pytest.approx(0.01, abs=1e-6)
+    assert depth[-1] == pytest.approx(10.0, abs=1e-6)
+    for at, step in ((0.3, 1.25e-3), (3.0, 2.14e-3), (8.0, 3.78e-3)):
+        i = int(np.searchsorted(depth, at))
+        assert depth[i + 1] - depth[i] == pytest.approx(step, rel=0.02)
+    linear = DepthScale(1.0, 3.0, 0.0, False).distances(np.array([0, 4095]))
+    assert linear.tolist() == [1.0, 3.0]
+
+
+def test_depth_video_becomes_distances(tmp_path: Path) -> None:
+    root = layout.write_v21(tmp_path, (6,))
+    video = next(root.glob("videos/**/*.mp4"))
+    frames = [np.full((48, 64), 600 * i, np.uint16) for i in range(6)]
+    write_depth_video(video, frames)
+    info = root / "meta/info.json"
+    facts = (
+        '"is_depth_map": true, "depth_unit": "m", "video.depth_min": 0.01, '
+        '"video.depth_max": 10.0, "video.shift": 3.5, "video.use_log": true, "video.codec"'
+    )
+    info.write_text(info.read_text().replace('"video.codec"', facts))
+    episode, _ = convert(root)
+    depth = episode.streams["camera_front"]
+    assert depth.kind == "depth"
+    assert depth.info.fields["data"].unit == "m"
+    want = 3.51 * (13.5 / 3.51) ** (600 * np.arange(6) / 4095) - 3.5
+    np.testing.assert_allclose([d[5, 5] for d in depth], want, atol=1e-5)
 
 
 def test_real_unitree(shared_data: Path) -> None:

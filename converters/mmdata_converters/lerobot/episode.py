@@ -21,7 +21,7 @@ from mmdata_converters._common import (
 )
 from mmdata_converters._feeds import Chunk, FeedRecording
 from mmdata_converters._parquet import ParquetRows
-from mmdata_converters._video import add_video
+from mmdata_converters._video import DepthScale, add_video
 from mmdata_converters.lerobot.dataset import Dataset, episode_name
 
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -231,7 +231,8 @@ class LeRobotEpisode(FeedRecording):
             add_video(
                 self, _camera(key), path, stamps, synthetic_rate_hz=rate, start_s=start, end_s=end,
                 declared_rate_hz=float(declared) if declared else None, has_row=has_row,
-                source_topic=key, source_type="video", attrs=attrs, **timing,
+                source_topic=key, source_type="video", attrs=attrs,
+                depth_scale=_depth_scale(facts), **timing,
             )  # fmt: skip
 
     # -- labels --------------------------------------------------------------------------------
@@ -293,6 +294,22 @@ class LeRobotEpisode(FeedRecording):
         if column is None or not len(column):
             return round(seconds * 1e9)
         return int(self.stamps[int(np.abs(column.reshape(-1) - seconds).argmin())])
+
+
+def _depth_scale(facts: dict[str, Any]) -> DepthScale | None:
+    """How a depth video is quantised; None where the feature does not say."""
+
+    def fact(key: str) -> Any:
+        return facts.get(f"video.{key}") or facts.get(key)
+
+    low, high = fact("depth_min") or 0.0, fact("depth_max")
+    if not fact("is_depth_map") or not all(isinstance(v, int | float) for v in (low, high)):
+        return None
+    unit = fact("depth_unit")
+    return DepthScale(
+        float(low), float(high), float(fact("shift") or fact("depth_shift") or 0),
+        bool(fact("use_log")), unit=str(unit) if unit else None,
+    )  # fmt: skip
 
 
 def _flat_names(names: Any) -> list[str]:
