@@ -64,7 +64,7 @@ def parse_example(data: bytes) -> dict[str, list[bytes] | NDArray[Any]]:
                     pair = dict(_fields(entry))
                     features[bytes(pair[1]).decode()] = _feature(pair.get(2, memoryview(b"")))
         return features
-    except (IndexError, KeyError, ValueError, UnicodeDecodeError, struct.error) as error:
+    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise ConversionError(f"no tf.train.Example: {error}") from error
 
 

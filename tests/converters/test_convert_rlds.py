@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -98,6 +99,12 @@ def test_checksum_of_long_data() -> None:
 def test_integers_of_any_size(values: list[int]) -> None:
     found = parse_example(layout.example({"x": np.array(values, np.int64)}))
     np.testing.assert_array_equal(found["x"], np.array(values, np.int64))
+
+
+@given(st.binary(max_size=200))
+def test_examples_never_crash(data: bytes) -> None:
+    with contextlib.suppress(ConversionError):
+        parse_example(data)
 
 
 def test_real_bridge(shared_data: Path) -> None:

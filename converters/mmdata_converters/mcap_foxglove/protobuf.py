@@ -44,7 +44,7 @@ class ProtobufDecoder:
             for number, file in _split(descriptors):
                 if number == 1:
                     self._file(file)
-        except (IndexError, ValueError, struct.error, UnicodeDecodeError) as error:
+        except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
             raise ConversionError(f"descriptors of {name} cannot be read: {error}") from error
         self._name = f".{name}"
         if self._name not in self._types:
@@ -56,7 +56,7 @@ class ProtobufDecoder:
         """
         try:
             return self._message(self._types[self._name], memoryview(data), 0)
-        except (IndexError, KeyError, ValueError, struct.error, UnicodeDecodeError) as error:
+        except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
             raise ConversionError(f"no {self._name[1:]}: {error}") from error
 
     # -- descriptors ---------------------------------------------------------------------------
