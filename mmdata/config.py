@@ -81,6 +81,9 @@ class ConvertConfig(_Strict):
     )
     split: SplitConfig = SplitConfig(topic=None, gap_s=None, clip_s=None)
     stamps: Literal["auto", "header", "receive"] = "auto"
+    clock: Literal["keep", "fit"] = Field(
+        "keep", description="fit: map each header clock to the receive clock by its least delays"
+    )
     profile: Literal["default", "interchange"] = "default"
     images: Literal["keep", "h264", "jpeg", "lossless"] = Field(
         "keep", description="keep: compressed frames as they are, raw 8-bit frames as H.264"

@@ -69,17 +69,19 @@ def build_timeline(
     reference_stream: str | None = None,
     name: str | None = None,
     policies: Mapping[str, Policy] | None = None,
-    tolerances_ns: Mapping[str, int] | None = None,
+    tolerances_ns: Mapping[str, int | None] | None = None,
     lookahead: bool = False,
 ) -> Timeline:
     """A timeline at a fixed rate from first to last sample, or on the stamps of one stream.
 
-    policies and tolerances_ns override the defaults per stream. Raises ConfigError for an unknown
-    stream, or when not exactly one of rate_hz and reference_stream is given.
+    policies and tolerances_ns override the defaults per stream (None: any distance).
+    Raises ConfigError for an unknown stream, or when not exactly one of rate_hz and
+    reference_stream is given.
     """
     if (rate_hz is None) == (reference_stream is None):
         raise ConfigError("a timeline needs either a rate or a reference stream")
-    policies, tolerances_ns = policies or {}, tolerances_ns or {}
+    policies = policies if policies is not None else {}
+    tolerances_ns = tolerances_ns if tolerances_ns is not None else {}
     for asked in [*policies, *tolerances_ns, *([reference_stream] if reference_stream else [])]:
         if asked not in streams:
             raise ConfigError(f"no stream {asked!r}; there are: {', '.join(streams)}")

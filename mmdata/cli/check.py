@@ -108,17 +108,17 @@ def shift(
     reason: Annotated[str, typer.Option(help="Recorded with the shift.")] = "mmdata shift",
 ) -> None:
     """Move one stream in time: metadata only, recorded, undone by the opposite shift."""
-    from mmdata.store import open_episode, shift_stream
+    from mmdata.align.stored import realign
+    from mmdata.store import shift_stream
     from mmdata.sync.shift import parse_duration_ns
 
     with one_line_errors():
         by_ns = parse_duration_ns(by)
         shift_stream(episode, stream, by_ns, reason)
-        with open_episode(episode) as opened:
-            timelines = ", ".join(opened.timelines)
+        timelines = realign(episode)
     typer.echo(f"{episode}: {stream} moved by {by_ns / 1e6:+g} ms; source stamps unchanged")
     if timelines:
-        typer.echo(f"timelines {timelines} are from before: run `mmdata align {episode}` again")
+        typer.echo(f"aligned again: {', '.join(timelines)}")
 
 
 def check_episode(

@@ -112,6 +112,7 @@ def convert(
     stamps: str = typer.Option(
         None, help="auto | header | receive: which stamps are the time base."
     ),
+    clock: str = typer.Option(None, help="keep | fit: map header clocks to the receive clock."),
     images: str = typer.Option(
         None, help="keep (raw 8-bit frames become H.264) | h264 | jpeg | lossless."
     ),
@@ -140,7 +141,9 @@ def convert(
 
         if engine not in ("local", "ray"):
             fail(f"--engine is local or ray, not {engine!r}", USAGE)
-        settings = _settings(config, split_topic, split_gap, clip, rate, stamps, profile, images)
+        settings = _settings(
+            config, split_topic, split_gap, clip, rate, stamps, profile, images, clock
+        )
         found = find_sources(logs, format)
         plan = plan_batch(found.sources, out, settings, retry=retry, overwrite=overwrite)
         if dry_run:
@@ -205,6 +208,7 @@ def _settings(
     stamps: str | None,
     profile: str | None,
     images: str | None,
+    clock: str | None,
 ) -> ConvertConfig:
     from mmdata.config import ConvertConfig, read_config
     from mmdata.errors import ConfigError
@@ -217,7 +221,12 @@ def _settings(
         given["split"] = {**given.get("split", {}), **changed}
     if rate is not None:
         given["timelines"] = [*(given.get("timelines") or []), {"rate_hz": rate}]
-    for name, value in (("stamps", stamps), ("profile", profile), ("images", images)):
+    for name, value in (
+        ("stamps", stamps),
+        ("profile", profile),
+        ("images", images),
+        ("clock", clock),
+    ):
         if value is not None:
             given[name] = value
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from mmdata import __version__, registry
 from mmdata.align import build_timeline, default_timelines
 from mmdata.config import ConvertConfig, SensorConfig
+from mmdata.conversion.clocks import fit_episode_clocks
 from mmdata.conversion.images import ImageStage
 from mmdata.conversion.sources import Source
 from mmdata.conversion.split import find_boundaries
@@ -32,7 +34,10 @@ _HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode that was written. bytes_in: size of its source, shared by a split's episodes."""
+    """One episode that was written. bytes_in: size of its source, shared by a split's episodes.
+
+    uri: where it was uploaded to; path is then where it was written before, and gone.
+    """
 
     path: Path
     episode_id: str
@@ -41,6 +46,12 @@ class EpisodeResult:
     bytes_in: int
     bytes_out: int
     seconds: float
+    uri: str = ""
+
+    @property
+    def location(self) -> str:
+        """Where it is: path or URI."""
+        return self.uri or str(self.path)
 
 
 @dataclass
@@ -171,19 +182,23 @@ class _Job:
         )
         self._boundaries = find_boundaries(self.recording, config.split)
         with ThreadPoolExecutor(1) as pool:
-            digests = pool.submit(lambda: [_sha256(p) for p in self.recording.files])
+            stopped = threading.Event()
+            digests = pool.submit(lambda: [_sha256(p, stopped) for p in self.recording.files])
             done = 0
-            for batch in self.recording.read(wanted):
-                if batch.not_before_ns is not None:
-                    self._close_before(batch.not_before_ns, digests)
-                self._write(batch)
-                if progress is not None:
-                    now = sum(self.recording.account.messages.values())
-                    if now != done:
-                        done = now
-                        progress(min(done, total), total)
-            for number in sorted(self._writers):
-                self._finish(number, digests)
+            try:
+                for batch in self.recording.read(wanted):
+                    if batch.not_before_ns is not None:
+                        self._close_before(batch.not_before_ns, digests)
+                    self._write(batch)
+                    if progress is not None:
+                        now = sum(self.recording.account.messages.values())
+                        if now != done:
+                            done = now
+                            progress(min(done, total), total)
+                for number in sorted(self._writers):
+                    self._finish(number, digests)
+            finally:
+                stopped.set()  # nobody waits for the hash of a large file that is given up
         if not self.episodes:
             raise ConversionError("none of its messages can be decoded" + self._first_reasons())
         if progress is not None:
@@ -291,6 +306,8 @@ class _Job:
         for name, loss in self._stages.pop(number).measured().items():
             writer.set_stream_attrs(name, loss)
         path = writer.close(self._timelines)
+        if self.config.clock == "fit":
+            self.notes += fit_episode_clocks(path)
         del self._writers[number]
         assert writer.clocks is not None
         self.notes += [n for n in writer.clocks.notes if n not in self.notes]
@@ -426,9 +443,10 @@ def _joint_hash(digests: list[str]) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, stopped: threading.Event) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
+    block = bytearray(_HASH_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while (size := file.readinto(block)) and not stopped.is_set():
+            digest.update(memoryview(block)[:size])
     return digest.hexdigest()

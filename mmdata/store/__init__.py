@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmdata.store.edit import (
     edit_episode,
+    restamp_streams,
     shift_stream,
     write_annotations,
     write_sync,
@@ -20,6 +21,7 @@ __all__ = [
     "edit_episode",
     "open_episode",
     "recover",
+    "restamp_streams",
     "shift_stream",
     "verify_episode",
     "write_annotations",

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mmdata.clocks import Stamps
 from mmdata.episode import Timeline
 from mmdata.errors import FormatError
 from mmdata.store import layout
@@ -71,22 +72,58 @@ def shift_stream(path: str | os.PathLike[str], stream: str, by_ns: int, reason: 
     """Move one stream in time: its `stamp_ns` by by_ns; source stamps and payload stay.
 
     The shift is added to the stream's `shifts` attribute, so that it can be seen and undone (by
-    shifting back). Timelines are not touched: align again.
+    shifting back). Timelines are not touched: `mmdata.align.realign` does that.
 
     Raises FormatError when there is no such stream.
     """
     with edit_episode(path) as file:
-        group = file.get(f"{layout.STREAMS}/{stream}")
-        if group is None:
-            have = ", ".join(file.get(layout.STREAMS, ()))
-            raise FormatError(f"{path}: no stream {stream!r}; there are: {have}")
-        stamps = group["stamp_ns"][:] + np.int64(by_ns)
-        group["stamp_ns"][:] = stamps
+        group = _stream_group(file, path, stream)
+        _restamp(file, stream, group["stamp_ns"][:] + np.int64(by_ns))
         shifts = layout.from_attr(group.attrs.get("shifts")) or []
         group.attrs["shifts"] = json.dumps([*shifts, {"by_ns": by_ns, "reason": reason}])
-        _update_hash(file, stream, stamps)
-        everything = [file[layout.STREAMS][name]["stamp_ns"] for name in file[layout.STREAMS]]
-        ends = [(int(s[0]), int(s[-1])) for s in everything if len(s)]
+        _update_span(file)
+
+
+def restamp_streams(
+    path: str | os.PathLike[str],
+    stamps: Mapping[str, Stamps],
+    clocks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Give streams new `stamp_ns` (N,) i8, mapped by clocks that are written under /clocks.
+
+    stamps and clocks have the stream's name as key; the clock is named after the stream. Timelines
+    are not touched. Raises FormatError when a stream is missing or its new stamps do not ascend.
+    """
+    with edit_episode(path) as file:
+        for stream, mapped in stamps.items():
+            group = _stream_group(file, path, stream)
+            if len(mapped) != group["stamp_ns"].shape[0] or (np.diff(mapped) < 0).any():
+                raise FormatError(f"{path}: the new stamps of {stream!r} do not ascend")
+            _restamp(file, stream, mapped)
+            group.attrs["clock"] = stream
+            clock = file.require_group(f"{layout.CLOCKS}/{stream}")
+            for name, value in clocks[stream].items():
+                clock.attrs[name] = layout.to_attr(value)
+        _update_span(file)
+
+
+def _stream_group(file: h5py.File, path: str | os.PathLike[str], stream: str) -> h5py.Group:
+    group = file.get(f"{layout.STREAMS}/{stream}")
+    if group is None:
+        have = ", ".join(file.get(layout.STREAMS, ()))
+        raise FormatError(f"{path}: no stream {stream!r}; there are: {have}")
+    return group
+
+
+def _restamp(file: h5py.File, stream: str, stamps: Stamps) -> None:
+    file[f"{layout.STREAMS}/{stream}/stamp_ns"][:] = stamps
+    _update_hash(file, stream, stamps)
+
+
+def _update_span(file: h5py.File) -> None:
+    everything = [file[layout.STREAMS][name]["stamp_ns"] for name in file[layout.STREAMS]]
+    ends = [(int(s[0]), int(s[-1])) for s in everything if len(s)]
+    if ends:
         file.attrs["start_ns"] = min(start for start, _ in ends)
         file.attrs["end_ns"] = max(end for _, end in ends)
 
