@@ -301,7 +301,7 @@ class SimScene:
         limit = np.array([view.camera.width, view.camera.height] * 2) - 0.5
         cut = np.clip(np.where(seen[:, None], bounds, -9.0), -0.5, limit)
         side = (cut[:, 2:] - cut[:, :2]).min(axis=1)
-        rows = np.flatnonzero((side > 6) & (np.linalg.norm(center - p, axis=1) < 65))
+        rows = np.flatnonzero((side > 6) & (np.linalg.norm(center - p, axis=1) < 70))
         if len(rows) == 0:
             return
         shares = self._visible(view, rows, center, size, turned, p, q)

@@ -30,9 +30,14 @@ class ProjectionLimits(_Group):
 class ImageLimits(_Group):
     """3D boxes against 2D boxes."""
 
-    min_side_px: float = Field(default=8.0, gt=0)
+    min_side_px: float = Field(default=10.0, gt=0)
     """A projection with a smaller side is not expected to have been labelled."""
-    missing_visibility: float = Field(default=0.6, gt=0, le=1)
+    missing_visibility: float = Field(default=0.5, gt=0, le=1)
+    plain_visibility: float = Field(default=0.85, gt=0, le=1)
+    """From here on a box is missing whatever the images before and after have."""
+    missing_inside: float = Field(default=0.2, gt=0, le=1)
+    large_side_px: float = Field(default=40.0, gt=0)
+    """Objects cut by the border are expected from this share and this side on."""
     location_visibility: float = Field(default=0.6, gt=0, le=1)
     match_iou: float = Field(default=0.25, gt=0, lt=1)
     settled_iou: float = Field(default=0.7, gt=0, lt=1)
@@ -41,7 +46,7 @@ class ImageLimits(_Group):
     """Overlap that another identity must gain to be believed."""
     min_shift_fraction: float = Field(default=0.12, gt=0)
     """Shift of an edge pair over the side of the box."""
-    location_sigma: float = Field(default=5.0, gt=0)
+    location_sigma: float = Field(default=4.5, gt=0)
     """Shift over the spread of all shifts in this camera."""
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)
@@ -56,7 +61,7 @@ class ImageLimits(_Group):
     """A camera with boxes in this share of its frames should have some in every one."""
     occluded_points: float = Field(default=0.5, gt=0, le=1)
     """Share of LiDAR returns in front of a box from which on something else hides it."""
-    hiding_points: int = Field(default=2, ge=1)
+    hiding_points: int = Field(default=4, ge=1)
     min_points: int = Field(default=6, ge=1)
     """LiDAR points in a hole of a track that show the object to be there."""
     min_unlabelled: int = Field(default=4, ge=2)
@@ -79,7 +84,7 @@ class SweepLimits(_Group):
     """Points this near a face are within the noise of sensor and annotator."""
     floor_m: float = Field(default=0.25, ge=0)
     """Points this little above the bottom may be ground."""
-    cut_points: int = Field(default=8, ge=1)
+    cut_points: int = Field(default=5, ge=1)
     cut_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the object's points outside the box."""
     cut_keyframes: int = Field(default=3, ge=1)
@@ -142,15 +147,18 @@ class CauseLimits(_Group):
     """When many findings are reported as one."""
 
     min_pairs: int = Field(default=30, ge=10)
-    min_objects: int = Field(default=4, ge=2)
-    object_correlation: float = Field(default=0.5, ge=0, le=1)
+    min_objects: int = Field(default=6, ge=2)
+    object_correlation: float = Field(default=0.8, ge=0, le=1)
     """How alike the boxes of one object err; 1: an object counts once."""
     min_effect_px: float = Field(default=3.0, gt=0)
     """Median displacement in the image that a camera's cause must make."""
     min_effect_noise: float = Field(default=1.5, gt=0)
     """The same, in units of what is left over."""
+    min_turn_rad: float = Field(default=0.006, gt=0)
+    min_move_m: float = Field(default=0.15, gt=0)
+    """Less than this the labels cannot tell from their own errors."""
     min_late_ms: float = Field(default=8.0, gt=0)
-    max_sigma_ms: float = Field(default=5.0, gt=0)
+    max_sigma_ms: float = Field(default=15.0, gt=0)
     significance: float = Field(default=6.0, gt=0)
     """A parameter over its standard error."""
     bic_gain: float = Field(default=6.0, ge=0)

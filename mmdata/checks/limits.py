@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mmdata.checks.label_limits import LabelLimits
+
 
 class Limits(BaseModel):
     """The ``checks:`` section of a budget file; every key may be left out."""
@@ -41,3 +43,5 @@ class Limits(BaseModel):
     clipping_fraction: float = Field(default=0.0005, ge=0)
     frozen_s: float = Field(default=0.5, gt=0)
     black_fraction: float = Field(default=0.02, ge=0)
+    labels: LabelLimits = LabelLimits()
+    """Limits of the rules about labels (LAB...), see docs/label-checks.md."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -112,7 +111,8 @@ def camera_cause(
         and abs(late) > limits.significance * sigma_s
     )
     strength = max(_strength(theta, covariance, part) for part in ((1, 2, 3), (4, 5, 6)))
-    place_counts = place_px >= least and strength > limits.significance
+    far = np.linalg.norm(turn) >= limits.min_turn_rad or np.linalg.norm(moved) >= limits.min_move_m
+    place_counts = place_px >= least and strength > limits.significance and far
     if not late_counts and not place_counts:
         return None
     if not late_counts:
@@ -225,9 +225,7 @@ def _fit(
     return model, step, covariance, float(scale * np.median(weight_px))
 
 
-def _robust(
-    A: Floats, y: Floats, share: Floats, clusters: Ints
-) -> tuple[Floats, Floats, float]:
+def _robust(A: Floats, y: Floats, share: Floats, clusters: Ints) -> tuple[Floats, Floats, float]:
     """Huber regression by reweighting: parameters, clustered covariance, spread of what is left."""
     k = A.shape[1]
     theta = np.zeros(k)
@@ -262,11 +260,14 @@ def _strength(theta: Floats, covariance: Floats, index: Sequence[int]) -> float:
     return float(np.sqrt(max(t @ np.linalg.pinv(c) @ t, 0.0) / len(part)))
 
 
-def shared_delay(causes: list[CameraCause], cameras: int) -> float | None:
-    """Delay in seconds that all cameras have alike: then it is the boxes' stamps that are off."""
+def shared_delay(causes: Sequence[CameraCause], cameras: int) -> float | None:
+    """Delay in seconds that most cameras have alike: then it is the boxes' stamps that are off.
+
+    Cameras with too few boxes to tell do not count against it; one that differs does.
+    """
     late = sorted(c.late_s for c in causes if c.late_s)
-    if len(late) < max(2, cameras) or late[0] * late[-1] <= 0:
+    if len(late) < 2 or 2 * len(late) <= cameras or late[0] * late[-1] <= 0:
         return None
     middle = float(np.median(late))
-    apart = max((b - a for a, b in pairwise(late)), default=0.0)
-    return middle if apart <= 0.25 * abs(middle) + 0.005 else None
+    apart = max(abs(x - middle) for x in late)
+    return middle if apart <= 0.25 * abs(middle) + 0.008 else None

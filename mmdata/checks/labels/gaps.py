@@ -69,9 +69,7 @@ def _between(boxes: Boxes3D, i: int, j: int, stamps: Ints) -> Boxes3D:
     n = len(stamps)
     part = (stamps - boxes.stamp_ns[i]) / max(int(boxes.stamp_ns[j] - boxes.stamp_ns[i]), 1)
     center = boxes.center[i] + part[:, None] * (boxes.center[j] - boxes.center[i])
-    q = quat_slerp(
-        np.tile(boxes.quaternion[i], (n, 1)), np.tile(boxes.quaternion[j], (n, 1)), part
-    )
+    q = quat_slerp(np.tile(boxes.quaternion[i], (n, 1)), np.tile(boxes.quaternion[j], (n, 1)), part)
     size: Floats = np.tile(boxes.size[i], (n, 1))
     named = tuple([boxes.named[boxes.track[i]]] * n)
     return Boxes3D(named, np.arange(n), stamps, center, size, q, np.ones(n, bool))

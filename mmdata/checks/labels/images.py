@@ -17,8 +17,9 @@ from mmdata.checks.labels.scene import View
 from mmdata.checks.labels.spread import Shifts, shifts
 from mmdata.checks.labels.tables import Boxes2D, Boxes3D, Classes, Floats, Ints, Mask
 
-#: Whether something else hides boxes of Seen (indices), by LiDAR; None where that is not known.
-Hides = Callable[[Seen, Ints], Mask]
+#: Whether boxes of Seen (indices) are hidden by something else, as far as LiDAR tells; the mask says
+#: which of them are in plain sight in the images before and after.
+Hides = Callable[[Seen, Ints, Mask], Mask]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Facing:
     """One camera's rectangles and the 3D boxes seen in it, ready to be compared.
 
     frame (M,): exposure of each rectangle, -1 where it belongs to none. code_2d (M,), code_3d (K,):
-    identities as numbers, equal where they claim to be one object; -1: no claim. rect_2d (M, 4):
+    identities as numbers, equal where they claim to be one object; -1: no claim. code_track: of every 3D track. rect_2d (M, 4):
     cut to the image. own (M,): index into seen of the same identity in the same frame, -1 without;
     iou (M,): overlap with it.
     """
@@ -38,6 +39,7 @@ class Facing:
     frame: Ints
     code_2d: Ints
     code_3d: Ints
+    code_track: Ints
     rect_2d: Floats
     own: Ints
     iou: Floats
@@ -50,7 +52,8 @@ def face(view: View, boxes: Boxes3D, seen: Seen, two: Boxes2D, codes: Mapping[st
     frame = np.where(view.stamp_ns[frame] == two.stamp_ns, frame, -1)
     limit = np.array([view.camera.width, view.camera.height] * 2) - 0.5
     rect = np.clip(two.xyxy, -0.5, limit)
-    code_3d = _codes(boxes.named, codes)[boxes.track[seen.row]]
+    code_track = _codes(boxes.named, codes)
+    code_3d = code_track[boxes.track[seen.row]]
     code_2d = _codes(two.names, codes)[two.named] if len(two) else np.zeros(0, np.int64)
     known = np.unique(code_3d)
     claims = code_2d[code_2d >= 0]
@@ -66,7 +69,7 @@ def face(view: View, boxes: Boxes3D, seen: Seen, two: Boxes2D, codes: Mapping[st
     again = np.append(False, own[order][1:] == own[order][:-1]) & (own[order] >= 0)
     own[order[again]] = -1
     overlap[order[again]] = 0.0
-    return Facing(view, boxes, seen, two, frame, code_2d, code_3d, rect, own, overlap)
+    return Facing(view, boxes, seen, two, frame, code_2d, code_3d, code_track, rect, own, overlap)
 
 
 def compare(
@@ -327,8 +330,12 @@ def _missing(
         seen.certain & (seen.visible >= limits.missing_visibility) & (side >= limits.min_side_px)
     )
     candidates = np.flatnonzero(expected & ~taken & labelled[seen.frame])
+    # Half hidden things are left out or not as the annotator likes: only a hole in a series tells.
+    around = _labelled_around(f, candidates)
+    plain = seen.visible[candidates] >= limits.plain_visibility * seen.inside[candidates]
+    candidates, around = candidates[plain | around], around[plain | around]
     if hides is not None and len(candidates):
-        candidates = candidates[~hides(seen, candidates)]
+        candidates = candidates[~hides(seen, candidates, around)]
     out = []
     for k in candidates.tolist():
         named = f.boxes.named[f.boxes.track[seen.row[k]]]
@@ -360,6 +367,17 @@ def _missing(
     return out
 
 
+def _labelled_around(f: Facing, rows: Ints) -> Mask:
+    """Whether the identity of seen boxes has rectangles in images just before and just after."""
+    many = int(max(f.code_3d.max(initial=0), f.code_2d.max(initial=0))) + 2
+    keys = np.unique((f.frame * many + f.code_2d)[(f.code_2d >= 0) & (f.frame >= 0)])
+    own = f.seen.frame[rows] * many + f.code_3d[rows]
+    before, after = (
+        np.isin(own + sign * many, keys) | np.isin(own + 2 * sign * many, keys) for sign in (-1, 1)
+    )
+    return before & after & (f.code_3d[rows] >= 0)
+
+
 def _unexplained(
     f: Facing, alone: Mask, limits: ImageLimits, projection: ProjectionLimits
 ) -> list[LabelFinding]:
@@ -371,11 +389,14 @@ def _unexplained(
     at = exposure[f.frame[rows]]
     rows = rows[(at >= f.boxes.stamp_ns.min()) & (at <= f.boxes.stamp_ns.max())]
     row, frame, _, certain = exposures_of(f.boxes, exposure, projection)
-    every = _codes_of_rows(f)[row]
+    codes = f.code_track[f.boxes.track]
+    # Boxes without an identity explain nothing here; -1 must not run into the frame before.
+    row, frame, certain = (x[codes[row] >= 0] for x in (row, frame, certain))
+    every = codes[row]
     many = int(max(every.max(initial=0), f.code_2d.max(initial=0))) + 2
     now = np.unique((frame * many + every)[certain])
     grace = np.unique(frame * many + every)
-    tracked = np.unique(_codes_of_rows(f))
+    tracked = set(codes[codes >= 0].tolist())
     limit = np.array([f.view.camera.width, f.view.camera.height]) - 4.0
     edge = (f.rect_2d[:, :2] < 3.0).any(axis=1) | (f.rect_2d[:, 2:] > limit).any(axis=1)
     out: list[LabelFinding] = []
@@ -414,13 +435,6 @@ def _unexplained(
     return out
 
 
-def _codes_of_rows(f: Facing) -> Ints:
-    """Identity number of every 3D keyframe, by way of the seen ones' tracks."""
-    by_track = np.full(len(f.boxes.named), -2, np.int64)
-    by_track[f.boxes.track[f.seen.row]] = f.code_3d
-    return by_track[f.boxes.track]
-
-
 def _holds(ordered: Ints, key: int) -> bool:
     at = int(np.searchsorted(ordered, key))
     return at < len(ordered) and int(ordered[at]) == key
@@ -428,7 +442,7 @@ def _holds(ordered: Ints, key: int) -> bool:
 
 def _between(f: Facing, code: int, stamp_ns: int) -> bool:
     """Whether the identity has 3D boxes before and after an instant."""
-    stamps = f.boxes.stamp_ns[_codes_of_rows(f) == code]
+    stamps = f.boxes.stamp_ns[f.code_track[f.boxes.track] == code]
     return bool(len(stamps)) and bool(stamps.min() < stamp_ns < stamps.max())
 
 

@@ -57,9 +57,7 @@ class PointIndex:
         return np.asarray(a + np.flatnonzero(np.abs(self.y[a:b] - center[1]) <= radius))
 
 
-def count_points(
-    points: Floats, center: Floats, size: Floats, quaternion: Floats
-) -> Ints:
+def count_points(points: Floats, center: Floats, size: Floats, quaternion: Floats) -> Ints:
     """Points in each of B boxes, faces included; the same numbers as a test of every point."""
     index = PointIndex(points)
     out = np.zeros(len(center), np.int64)
@@ -303,7 +301,7 @@ def hidden_by_points(
         return None
     cache: dict[int, Sweep | None] = {}
 
-    def hides(seen: Seen, rows: Ints) -> Mask:
+    def hides(seen: Seen, rows: Ints, around: Mask) -> Mask:
         exposure = view.stamp_ns - view.late_ns
         position, _ = camera_poses(view, exposure)
         center, size, turned = box_at(boxes, seen.row[rows], seen.part[rows])
@@ -320,8 +318,10 @@ def hidden_by_points(
                 continue
             eye = position[seen.frame[rows[k]]]
             through, before, on = _rays(sweep.points, eye, center[k], size[k], turned[k])
-            total = through + before + on
-            out[k] = before >= limits.hiding_points and before >= limits.occluded_points * total
+            enough = before >= (limits.hiding_points if around[k] else 1)
+            out[k] = enough and before >= limits.occluded_points * (through + before + on)
+            # What the images around do not show either must at least be seen by the LiDAR.
+            out[k] |= not around[k] and on == 0
         return out
 
     return hides

@@ -97,22 +97,30 @@ def _images(
     for view, facing, cause in facings:
         hides = hidden_by_points(view, boxes, scene.sweeps, limits.images)
         plain = compare(facing, limits.images, limits.projection, classes, hides)
-        if cause is None:
+        if cause is None and delay is None:
             out += plain
             continue
-        heads = causes.camera_findings(cause)
+        heads = causes.camera_findings(cause) if cause is not None else []
         if delay is not None:
-            heads = [h if h.name != "camera_late" else h.under(out[0].key) for h in heads]
-        better = view.corrected(round(cause.late_s * 1e9), cause.turn_rad, cause.moved_m)
+            heads = [h for h in heads if h.name != "camera_late"]
+        late = delay if delay is not None else cause.late_s if cause is not None else 0.0
+        better = view.corrected(round(late * 1e9), (0.0, 0.0, 0.0))
+        if cause is not None:
+            better = better.corrected(0, cause.turn_rad, cause.moved_m)
         seen = look(better, boxes, limits.projection)
         again = face(better, boxes, seen, sides.rectangles[view.stream], codes)
         hides = hidden_by_points(better, boxes, scene.sweeps, limits.images)
         left = compare(again, limits.images, limits.projection, classes, hides)
         keys = {f.key for f in left}
         explained = [f for f in plain if f.key not in keys]
-        top = max(heads, key=lambda h: cause.late_px if h.name == "camera_late" else cause.place_px)
-        out += [replace(h, explains=len(explained) if h is top else 0) for h in heads]
-        out += [f.under(top.key) for f in explained] + left
+        # The larger of a camera's causes stands for what both explain.
+        top = out[0].key if delay is not None else heads[0].key
+        if cause is not None and len(heads) == 2 and cause.place_px > cause.late_px:
+            top = heads[1].key
+        out += [replace(h, explains=len(explained) if h.key == top else 0) for h in heads]
+        out += [f.under(top) for f in explained] + left
+    if delay is not None:
+        out[0] = replace(out[0], explains=sum(f.cause == out[0].key for f in out))
     return out
 
 

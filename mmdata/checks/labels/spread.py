@@ -17,6 +17,7 @@ from mmdata.checks.labels.tables import Floats, Ints, Mask
 from mmdata.geometry import CameraModel
 
 _BORDER_PX = 2.5
+_REACH = 4
 _KINDS = ("shifted sideways", "shifted up or down", "scaled in width", "scaled in height")
 
 
@@ -71,12 +72,15 @@ def shifts(
     metre = (raw[:, 3] - raw[:, 1]) / np.maximum(height_m[row], 0.1)
     for kind in range(4):
         one_edge = ~both[:, kind % 2]
-        against_all = _by_kind(value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], metre)
-        level = _levels(value[:, kind] / sides[:, kind], identity[row], limits.min_track_pairs)
-        left = value[:, kind] - level * sides[:, kind]
-        against_own = _by_kind(
-            left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * metre
+        against_all = _by_kind(
+            value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], metre
         )
+        level = _levels(
+            value[:, kind] / sides[:, kind], identity[row], seen.frame[own[row]],
+            limits.min_track_pairs,
+        )  # fmt: skip
+        left = value[:, kind] - level * sides[:, kind]
+        against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * metre)
         sigma[:, kind] = np.fmax(against_all, np.where(np.isfinite(level), against_own, 0.0))
     part = value / sides
     least = np.array([1.0, 1.0, 2.0, 2.0]) * limits.min_shift_fraction
@@ -104,7 +108,11 @@ def _by_kind(
 
 
 def _sigmas(
-    value: Floats, side: Floats, limits: ImageLimits, one_edge: Mask, least: int | None = None,
+    value: Floats,
+    side: Floats,
+    limits: ImageLimits,
+    one_edge: Mask,
+    least: int | None = None,
     metre_px: Floats | float = 0.0,
 ) -> Floats:
     """|value| over its spread at this size of box."""
@@ -146,11 +154,21 @@ def spread_of(value: Floats, side: Floats) -> tuple[float, float]:
     return float(np.sqrt(constant)), float(np.sqrt(slope))
 
 
-def _levels(part: Floats, identity: Ints, least: int) -> Floats:
-    """Median relative shift of each rectangle's object; NaN for objects with few."""
-    out = np.full(len(part), np.nan)
-    for code in np.unique(identity[identity >= 0]):
-        mine = (identity == code) & np.isfinite(part)
-        if mine.sum() >= least:
-            out[identity == code] = np.median(part[mine])
+def _levels(part: Floats, identity: Ints, frame: Ints, least: int) -> Floats:
+    """Median relative shift of each rectangle's object in the images before and after; NaN where
+    there are too few. A 3D box that is off shows differently from every side, so only images
+    close by can be compared."""
+    n = len(part)
+    out = np.full(n, np.nan)
+    order = np.lexsort((frame, identity))
+    values, who = part[order], identity[order]
+    near = np.full((2 * _REACH, n), np.nan)
+    for k, shift in enumerate([s for s in range(-_REACH, _REACH + 1) if s]):
+        at = np.arange(n) + shift
+        inside = (at >= 0) & (at < n)
+        at = np.clip(at, 0, max(n - 1, 0))
+        near[k] = np.where(inside & (who[at] == who) & (who >= 0), values[at], np.nan)
+    enough = np.isfinite(near).sum(axis=0) >= least - 1
+    if enough.any():
+        out[order[enough]] = np.nanmedian(near[:, enough], axis=0)
     return out

@@ -355,11 +355,18 @@ def _identities(boxes: Boxes3D, limits: TrackLimits, classes: Classes) -> list[L
         # Within one stretch this is a jump or a speed; between two it is the identity.
         linked = (b == a + 1) & ~boxes.last[a]
         size = np.maximum(boxes.size[a], boxes.size[b]).max(axis=1)
-        for k in np.flatnonzero(~linked & (apart > top * dt + size)).tolist():
+        # Where it would be at its speed, give or take what it can speed up or turn.
+        before = np.where(boxes.first[a], a, np.maximum(a - 1, 0))
+        step = np.maximum(boxes.stamp_ns[a] - boxes.stamp_ns[before], 1) / 1e9
+        pace = (boxes.center[a] - boxes.center[before]) / step[:, None]
+        pace = np.where(np.linalg.norm(pace, axis=1, keepdims=True) > top, 0.0, pace)
+        off = np.linalg.norm(boxes.center[b] - boxes.center[a] - pace * dt[:, None], axis=1)
+        reach = np.minimum(top * dt, 1.0 + 0.2 * top * dt + 4.0 * dt**2) + size
+        for k in np.flatnonzero(~linked & (apart > size) & (off > reach)).tolist():
             text = f"is {apart[k]:.1f} m away from itself"
             text += " at the same time" if dt[k] == 0 else f" after {dt[k]:.2f} s"
             out.append(
-                make(RULES["identity_reuse"], text, value=apart[k], limit=top * dt[k] + size[k],
+                make(RULES["identity_reuse"], text, value=apart[k], limit=reach[k],
                      annotation_ids=(boxes.row_id(int(a[k])), boxes.row_id(int(b[k]))),
                      **about(boxes, int(b[k])))
             )  # fmt: skip
