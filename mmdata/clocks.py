@@ -95,7 +95,8 @@ class StampStatistics:
         if source_ns is None:
             return
         stamped = source_ns
-        unset = source_ns == 0
+        # Without receive stamps, 0 is a stamp like any other: that of a first row.
+        unset = (source_ns == 0) & (receive_ns is not None)
         if receive_ns is not None and unset.any():
             self.n_unset += int(unset.sum())
             stamped = np.where(unset, receive_ns, source_ns)

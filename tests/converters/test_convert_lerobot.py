@@ -245,6 +245,12 @@ def test_v3_language(tmp_path: Path) -> None:
     assert (event.start_ns, event.end_ns, event.text) == (150_000_000, 200_000_000, "faster!")
 
 
+def test_an_episode_of_one_row(tmp_path: Path) -> None:
+    episode, _ = convert(layout.write_v21(tmp_path, (1,)))
+    assert episode.streams["joint_states"].stamp_ns.tolist() == [0]
+    assert shown(episode) == [0]
+
+
 def test_depth_steps_by_hand() -> None:
     """12 bits over 0.01 .. 10 m, logarithmic with a shift of 3.5 m: 1.25 mm at 0.3 m, 2.1 mm at
     3 m, 3.8 mm at 8 m."""
