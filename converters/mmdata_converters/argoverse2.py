@@ -59,6 +59,9 @@ class _Log(FeedRecording):
         for folder in sorted(cameras.iterdir()) if cameras.is_dir() else []:
             if folder.is_dir():
                 self._camera(folder, lenses.get(folder.name, {}))
+        for name in sorted(lenses):
+            if not (cameras / name).is_dir():
+                self.account.problem(f"sensors/cameras/{name}: calibrated, but no pictures")
         self._lidar()
         self._poses()
         self._rig(lenses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,11 +57,16 @@ def test_damaged_and_missing(tmp_path: Path) -> None:
     sweeps = sorted((root / "sensors/lidar").iterdir())
     sweeps[2].write_bytes(b"ARROW1 nonsense")
     (root / "city_SE3_egovehicle.feather").unlink()
+    shutil.rmtree(root / "sensors/cameras/stereo_front_left")
     with Argoverse2Converter.open(root) as recording:
         episode = open_episode(write_episode(recording, tmp_path / "e.h5"))
     assert episode.streams["lidar"].stamp_ns.tolist() == [
         int(s.stem) for i, s in enumerate(sweeps) if i != 2
     ]
     assert "city_SE3_egovehicle.feather is missing" in recording.account.problem_lines()
+    assert "sensors/cameras/stereo_front_left: calibrated, but no pictures" in (
+        recording.account.problem_lines()
+    )
+    assert len(episode.streams["camera_ring_front_center"]) == 10
     (dropped,) = recording.account.dropped_list()
     assert (dropped.topic, dropped.count) == ("sensors/lidar", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,6 +61,15 @@ def test_a_missing_sweep_shifts_nothing(tmp_path: Path) -> None:
     assert lidar[0]["sweep_start_offset_ns"] == -50_000_000
     assert lidar[0]["sweep_end_offset_ns"] == 53_000_000
     assert [number_of(i) for i in episode.streams["camera_02"]] == list(range(6))
+
+
+def test_a_camera_that_was_not_downloaded(tmp_path: Path) -> None:
+    drive = layout.write_raw(tmp_path)
+    shutil.rmtree(drive / "image_02")
+    episode, recording = convert(drive, tmp_path)
+    assert "camera_02" not in episode.streams
+    assert [number_of(i) for i in episode.streams["camera_00"]] == list(range(6))
+    assert "image_02: calibrated, but no pictures" in recording.account.problem_lines()
 
 
 def test_oxts(tmp_path: Path) -> None:

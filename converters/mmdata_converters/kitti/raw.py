@@ -206,6 +206,8 @@ class Drive(FeedRecording):
                 cam_SE3_cam0 = SE3(rotation, cameras[f"T_0{index}"])
             else:
                 continue
+            if not (self.path / f"image_0{index}").is_dir():
+                self.account.problem(f"image_0{index}: calibrated, but no pictures")
             pose = None if cam0_SE3_velo is None else (cam_SE3_cam0 @ cam0_SE3_velo).inverse()
             self.mount(Sensor(name, name, None if pose is None else "velodyne", pose, camera))
 
