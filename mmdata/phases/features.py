@@ -119,7 +119,11 @@ def _noise(series: Series, settings: Settings) -> float:
 def motion_signals(
     effector: Effector, grid: Grid, settings: Settings, scales: Scales | None = None
 ) -> Motion:
-    """Signals of one effector on the grid. `scales` fixes what is otherwise taken from the data."""
+    """Signals of one effector on the grid.
+
+    `scales` (of what was seen before) fixes the ends of width and command and is the least that
+    counts as fast and still.
+    """
     source: Series | None = None
     path = space = up = tilt_rate = None
     if effector.position is not None:
@@ -139,8 +143,8 @@ def motion_signals(
         noise = _noise(source, settings)
         fast = float(np.percentile(speed, 95))
         still = max(settings.still_fraction * fast, 2.0 * noise / settings.window_s, 1e-9)
-        if scales is not None and scales.fast > 0:
-            fast, still = scales.fast, scales.still
+        if scales is not None:
+            fast, still = max(fast, scales.fast), max(still, scales.still)
         if space == "position":
             up = calmer[:, 2]
     orientation = None

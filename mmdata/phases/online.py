@@ -18,8 +18,10 @@ import numpy as np
 
 from mmdata.errors import ConfigError
 from mmdata.phases.decoding import decode_grammar
+from mmdata.phases.evidence import Evidence
 from mmdata.phases.features import Scales
 from mmdata.phases.grammar import Grammar, find_grammar
+from mmdata.phases.grid import Grid
 from mmdata.phases.inputs import Effector, Inputs, Series
 from mmdata.phases.segment import analyse, evidence_for
 from mmdata.phases.settings import DEFAULTS, Settings
@@ -132,8 +134,13 @@ class PhaseTracker:
         evidence = evidence_for(analysis, "arm")
         if evidence is None:
             return []
-        decoded = decode_grammar(evidence, self._from(first), self.settings)
-        return self._commit(decoded.segments, first, until, now)
+        # What is committed stands: decoding goes on from the beginning of the current phase.
+        begun = max(first, self.phases[-1].start_ns if self.phases else first)
+        evidence = _since(evidence, begun)
+        if evidence.grid.n < 4:
+            return []
+        decoded = decode_grammar(evidence, self._from(begun), self.settings)
+        return self._commit(decoded.segments, evidence.grid.start_ns, until, now)
 
     def _remember(self, seen: Scales, series: Mapping[str, Series]) -> None:
         """Ranges only grow: what was fast or wide open once stays the measure."""
@@ -153,7 +160,7 @@ class PhaseTracker:
     def _from(self, first_ns: int) -> Grammar:
         """The grammar, starting in what was committed for the window's first moment."""
         then = [u for u in self.phases if u.start_ns <= first_ns]
-        if not then or first_ns == self._start_ns:
+        if not then:
             return self.grammar.model_copy(update={"end": {}})
         states = [n for n in self.grammar.states if self.grammar.label(n) == then[-1].label]
         start = {name: 1.0 / len(states) for name in states}
@@ -173,3 +180,15 @@ class PhaseTracker:
                 new.append(update)
         self._committed_ns = max(done, until)
         return new
+
+
+def _since(evidence: Evidence, stamp_ns: int) -> Evidence:
+    """The evidence from an instant on."""
+    grid = evidence.grid
+    skip = max(0, round((stamp_ns - grid.start_ns) / grid.step_ns))
+    cut_s = skip * grid.step_s
+    return Evidence(
+        Grid(grid.start_ns + skip * grid.step_ns, grid.step_ns, max(grid.n - skip, 0)),
+        {name: (value[skip:], weight[skip:]) for name, (value, weight) in evidence.facts.items()},
+        [replace(i, seconds=i.seconds - cut_s) for i in evidence.instants if i.seconds > cut_s],
+    )
