@@ -44,6 +44,9 @@ class RosBag1Converter(Converter):
     summary: ClassVar[str] = "ROS 1 bag"
     reads: ClassVar[str] = "all topics, by their own message definitions; none/bz2/lz4 chunks"
     cannot: ClassVar[str] = "format 1.2 and encrypted bags"
+    labels: ClassVar[str] = ""
+    calibration: ClassVar[str] = "CameraInfo, static transforms"
+    time: ClassVar[str] = "header and receive stamps"
 
     @classmethod
     def sniff(cls, path: Path) -> bool:

@@ -19,6 +19,9 @@ class RosBag2Converter(Converter):
     summary: ClassVar[str] = "ROS 2 bag (SQLite or MCAP)"
     reads: ClassVar[str] = "all topics, by the log's own definitions or those of the distribution"
     cannot: ClassVar[str] = "types without any definition (kept as opaque bytes), XCDR2"
+    labels: ClassVar[str] = ""
+    calibration: ClassVar[str] = "CameraInfo, static transforms"
+    time: ClassVar[str] = "header, receive and (MCAP) publish stamps"
 
     @classmethod
     def sniff(cls, path: Path) -> bool:
