@@ -98,8 +98,8 @@ def _print_summary(label: str, document: dict[str, Any]) -> None:
 
 
 def convert(
-    logs: list[str] = typer.Argument(..., help="Logs, folders or globs."),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder the episodes go to."),
+    logs: list[str] = typer.Argument(..., help="Logs, folders, globs or s3:// URIs."),
+    out: str = typer.Option(..., "--out", "-o", help="Folder the episodes go to, or s3:// URI."),
     config: Path = typer.Option(
         None, "--config", "-c", help="YAML; `mmdata config init LOG` writes one."
     ),
@@ -192,7 +192,10 @@ def _print_plan(found: Found, plan: BatchPlan, as_json: bool) -> None:
         )
         return
     for source in plan.todo:
-        typer.echo(f"convert  {source.label}  ({source.format}) -> {source.episode_id}.h5")
+        typer.echo(
+            f"convert  {source.label}  ({source.format or 'a log by its name'})"
+            f" -> {source.episode_id}.h5"
+        )
     for source, entry in plan.settled:
         typer.echo(f"skip     {source.label}  ({entry.reason or entry.status})")
     for unreadable in found.unreadable:
@@ -245,7 +248,7 @@ def _print_result(result: JobResult) -> None:
     for episode in result.episodes:
         count = sum(s["count"] for s in episode.streams.values())
         typer.echo(
-            f"{episode.path}  {len(episode.streams)} streams, {count:,} samples, "
+            f"{episode.location}  {len(episode.streams)} streams, {count:,} samples, "
             f"{human_bytes(episode.bytes_in)} -> {human_bytes(episode.bytes_out)}, "
             f"{episode.seconds:.2f} s"
         )
@@ -271,7 +274,7 @@ def _report(found: Found, plan: BatchPlan, results: list[JobResult], as_json: bo
             {
                 "episodes": [
                     {
-                        "path": str(e.path), "episode_id": e.episode_id, "source": e.source,
+                        "path": e.location, "episode_id": e.episode_id, "source": e.source,
                         "streams": e.streams, "bytes_in": e.bytes_in, "bytes_out": e.bytes_out,
                         "seconds": round(e.seconds, 4),
                     }

@@ -75,14 +75,15 @@ def convert_source(
     *,
     overwrite: bool = False,
     resuming: bool = False,
+    replaces: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> JobResult:
     """Convert one recording into episodes in the folder `out`.
 
     All of it or nothing: when anything goes wrong, none of its episodes stays behind. progress is
     called with messages done and messages in all. resuming: an episode that this very source and
-    configuration made before (by a run that was killed) is replaced; others never are, unless
-    overwrite.
+    configuration made before (by a run that was killed) is replaced, and so are those named in
+    replaces; others never are, unless overwrite.
 
     Raises ConversionError (and any MmdataError) with a reason a user can act on; OSError passes.
     """
@@ -90,7 +91,7 @@ def convert_source(
     began = time.perf_counter()
     result = JobResult(source)
     with registry.converter(source.format).open(source.path, source.part) as recording:
-        job = _Job(source, out, config, recording, overwrite, resuming)
+        job = _Job(source, out, config, recording, overwrite, resuming, replaces)
         try:
             job.run(progress)
         except BaseException:
@@ -112,14 +113,16 @@ def try_convert(
     *,
     overwrite: bool = False,
     resuming: bool = False,
+    replaces: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> JobResult:
     """`convert_source`, with a failure as the result's `reason`: one bad log stops no batch."""
     began = time.perf_counter()
     try:
         return convert_source(
-            source, out, config, overwrite=overwrite, resuming=resuming, progress=progress
-        )
+            source, out, config,
+            overwrite=overwrite, resuming=resuming, replaces=replaces, progress=progress,
+        )  # fmt: skip
     except (MmdataError, OSError) as error:
         reason = str(error) or type(error).__name__
     except MemoryError:
@@ -136,8 +139,10 @@ class _Job:
         recording: Recording,
         overwrite: bool,
         resuming: bool,
+        replaces: frozenset[str],
     ) -> None:
         self.resuming = resuming
+        self.replaces = replaces
         self.source = source
         self.out = out
         self.config = config
@@ -270,7 +275,7 @@ class _Job:
             episode_id,
             profile=self.config.profile,
             stamps=self.config.stamps,
-            overwrite=self.overwrite or self._is_ours(path),
+            overwrite=self.overwrite or path.name in self.replaces or self._is_ours(path),
             replace_partial=True,
         )
         return self._writers[number]
@@ -300,7 +305,7 @@ class _Job:
         writer.set_rig(configured_rig(self.recording.rig, self.config.rig))
         writer.set_metadata(**{**self.recording.metadata, **self.config.metadata})
         for layer, document in self.recording.layers.items():
-            writer.set_annotations(layer, document)
+            writer.set_annotations(layer, _of_episode(document, writer.episode_id))
         self.source_sha256 = _joint_hash(digests.result())
         writer.set_provenance(self._provenance(number, digests.result()))
         for name, loss in self._stages.pop(number).measured().items():
@@ -434,6 +439,13 @@ def config_hash(config: ConvertConfig) -> str:
     """Hash of everything in a configuration that differs from the defaults."""
     document = json.dumps(config.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
+
+
+def _of_episode(document: str, episode_id: str) -> str:
+    """An annotation layer named for the episode it is written into."""
+    from mmdata_schema import read_layer, write_layer
+
+    return write_layer(read_layer(document).edit(episode_id=episode_id))
 
 
 def _joint_hash(digests: list[str]) -> str:

@@ -12,30 +12,38 @@ from pathlib import Path
 from mmdata import registry
 from mmdata.errors import ConversionError
 
+#: Path, format, part and URI of a recording.
+_Found = tuple[Path, str, str, str]
 #: Files that claim to be a log; when nothing recognises one, that is worth a line.
-_LOG_SUFFIXES = (".bag", ".mcap", ".db3", ".active", ".zstd")
+LOG_SUFFIXES = (".bag", ".mcap", ".db3", ".active", ".zstd")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One recording to convert: where it is, its format, which part of it, and its episode id."""
+    """One recording to convert: where it is, its format, which part of it, and its episode id.
+
+    uri: where it is in an object store; path then is its path in there, and format "" where it
+    shows only once the recording was downloaded.
+    """
 
     path: Path
     format: str
     episode_id: str
     part: str = ""
+    uri: str = ""
 
     @property
     def label(self) -> str:
         """How it is shown to people and in the ledger."""
-        return f"{self.path}::{self.part}" if self.part else str(self.path)
+        where = self.uri or str(self.path)
+        return f"{where}::{self.part}" if self.part else where
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """Something named that cannot be converted, and why."""
 
-    path: Path
+    path: Path | str
     reason: str
 
 
@@ -45,30 +53,43 @@ class Found:
 
     sources: list[Source]
     unreadable: list[Unreadable]
-    ignored: list[Path]
+    ignored: list[Path | str]
+
+
+def is_uri(text: object) -> bool:
+    """Whether something names an object in a store rather than a local file."""
+    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def find_sources(inputs: Iterable[str | Path], format_name: str | None = None) -> Found:
-    """Expand files, folders and globs into recordings.
+    """Expand files, folders, globs and URIs (see `mmdata.conversion.remote`) into recordings.
 
     A folder that is a log itself (a rosbag2, a dataset) is one; any other folder is searched. Ids
     are unique and depend only on the set of paths: the file's name, with its folder's name before
     it where two would be the same.
     """
-    found: list[tuple[Path, str, str]] = []
+    found: list[_Found] = []
     unreadable: list[Unreadable] = []
-    ignored: list[Path] = []
+    ignored: list[Path | str] = []
     seen: set[Path] = set()
     for given in inputs:
+        if isinstance(given, str) and is_uri(given):
+            from mmdata.conversion.remote import find_remote
+
+            logs, missing, others = find_remote(given)
+            found += [(Path("/" + u.split("://", 1)[1]), format_name or "", "", u) for u in logs]
+            unreadable += missing
+            ignored += others
+            continue
         matches = _expand(given)
         if not matches:
             unreadable.append(Unreadable(Path(given), "does not exist"))
         for path in matches:
             _visit(path, format_name, True, found, unreadable, ignored, seen)
-    ids = _episode_ids([(path, part) for path, _, part in found])
+    ids = _episode_ids([(path, part) for path, _, part, _ in found])
     sources = [
-        Source(path, name, episode_id, part)
-        for (path, name, part), episode_id in zip(found, ids, strict=True)
+        Source(path, name, episode_id, part, uri)
+        for (path, name, part, uri), episode_id in zip(found, ids, strict=True)
     ]
     return Found(sources, unreadable, ignored)
 
@@ -84,9 +105,9 @@ def _visit(
     path: Path,
     format_name: str | None,
     named: bool,
-    found: list[tuple[Path, str, str]],
+    found: list[_Found],
     unreadable: list[Unreadable],
-    ignored: list[Path],
+    ignored: list[Path | str],
     seen: set[Path],
 ) -> None:
     resolved = path.resolve()
@@ -109,16 +130,16 @@ def _visit(
     except (ConversionError, OSError) as error:
         unreadable.append(Unreadable(path, str(error)))
         return
-    found += [(path, converter.name, part) for part in parts]
+    found += [(path, converter.name, part, "") for part in parts]
 
 
 def _unrecognised(
     path: Path,
     format_name: str | None,
     named: bool,
-    found: list[tuple[Path, str, str]],
+    found: list[_Found],
     unreadable: list[Unreadable],
-    ignored: list[Path],
+    ignored: list[Path | str],
     seen: set[Path],
 ) -> None:
     if path.is_dir():
@@ -128,7 +149,7 @@ def _unrecognised(
                 _visit(child, format_name, False, found, unreadable, ignored, seen)
         if named and len(found) + len(unreadable) == before:
             unreadable.append(Unreadable(path, "no log of a known format in this folder"))
-    elif named or path.suffix in _LOG_SUFFIXES:
+    elif named or path.suffix in LOG_SUFFIXES:
         unreadable.append(Unreadable(path, _why_unknown(path)))
     else:
         ignored.append(path)
@@ -152,7 +173,7 @@ def _episode_ids(entries: list[tuple[Path, str]]) -> list[str]:
         name = (
             path.name
             if path.is_dir()
-            else re.sub(r"(\.(bag|mcap|db3|zstd|active))+$", "", path.name)
+            else re.sub(r"(\.(bag|mcap|db3|zstd|active|hdf5|h5|zarr|zip))+$", "", path.name)
         )
         return _safe(name) or "episode"
 
