@@ -23,7 +23,7 @@ from mmdata_schema import Layer, Phase, Provenance, Track3D
 from mmdata_viewer.agreement import agreement
 from mmdata_viewer.frames import FrameGraph
 from mmdata_viewer.placing import box_at as place
-from mmdata_viewer.points import count_in_box, encode_points, fit_box
+from mmdata_viewer.points import count_in_box, deskewed, encode_points, fit_box
 from mmdata_viewer.pyramid import FACTOR, TILE, Pyramid
 from mmdata_viewer.wire import from_wire, to_wire
 
@@ -150,6 +150,28 @@ def test_fitting_finds_a_turned_box_from_its_two_visible_sides() -> None:
     turned = 2 * np.arctan2(fitted[2][3], fitted[2][0])
     assert abs(turned - yaw) < np.deg2rad(1.1)
     assert fit_box(points[:4], centre, size, rough) is None
+
+
+def test_a_sweep_measured_while_driving_is_put_together(drive: Path) -> None:
+    """A wall seen point by point over 0.1 s from a moving lidar is a plane again."""
+    rng = np.random.default_rng(1)
+    with open_episode(drive) as episode:
+        frames = FrameGraph(episode)
+        stamp, n = START + 3_000_000_000, 4000
+        offsets = rng.integers(0, 100_000_000, n)
+        wall = np.stack([np.full(n, 40.0), rng.uniform(-5, 5, n), rng.uniform(0, 3, n)], axis=-1)
+        seen = np.empty_like(wall)
+        for k in range(n):
+            pose = frames.transform("lidar", "world", stamp + int(offsets[k]))
+            assert pose is not None
+            seen[k] = pose.apply(wall[k])
+        world = frames.transform("world", "lidar", stamp)
+        assert world is not None
+        smeared = world.apply(seen)[:, 0]
+        assert np.ptp(smeared) > 0.3
+        put = world.apply(deskewed(seen, offsets, stamp, "lidar", frames))
+        # Half a millisecond at 5 m/s and 0.06 rad/s.
+        np.testing.assert_allclose(put, wall, atol=0.006)
 
 
 def track(frame: str, centres: list[tuple[float, float, float]], **more: Any) -> Track3D:

@@ -75,7 +75,9 @@ class DataApi:
     def points(self, request: Request) -> Response:
         budget = _number(request, "budget", 1_000_000)
         with self._stream(request) as (opened, stream):
-            cloud = points.read_points(stream, request.path_params["i"], opened.episode.rig)
+            cloud = points.read_points(
+                stream, request.path_params["i"], opened.episode.rig, opened.frames
+            )
             return _binary(request, opened, points.encode_points(*cloud, budget))
 
     def pyramid(self, request: Request) -> Response:

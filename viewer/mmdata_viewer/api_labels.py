@@ -325,7 +325,7 @@ class LabelApi:
             fine = isinstance(values, list) and len(values) == n
             if not fine or not all(isinstance(v, int | float) for v in values or ()):
                 raise BadRequestError("a box has center_m (3), size_lwh_m (3), quaternion_wxyz (4)")
-        cloud, _ = points.read_points(opened.stream(stream), i, opened.episode.rig)
+        cloud, _ = points.read_points(opened.stream(stream), i, opened.episode.rig, opened.frames)
         return cloud, box
 
 

@@ -45,7 +45,7 @@ def show_desktop(path: str | os.PathLike[str]) -> None:
         at = 0
 
         def show() -> None:
-            points, _ = read_points(stream, at, episode.rig)
+            points, _ = read_points(stream, at, episode.rig, frames)
             stamp = int(stream.stamp_ns[at])
             frame = stream.info.frame_id or stream.name
             lines: list[Any] = []

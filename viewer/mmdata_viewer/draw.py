@@ -161,5 +161,7 @@ def text(
     plain = words.encode("ascii", "replace").decode()
     font = cv2.FONT_HERSHEY_SIMPLEX
     if shade:
-        cv2.putText(canvas, plain, at, font, 0.45, (0, 0, 0), 3, cv2.LINE_AA)
+        (wide, tall), _ = cv2.getTextSize(plain, font, 0.45, 1)
+        x, y = at
+        cv2.rectangle(canvas, (x - 2, y - tall - 3), (x + wide + 2, y + 3), _BACKGROUND, -1)
     cv2.putText(canvas, plain, at, font, 0.45, colour, 1, cv2.LINE_AA)

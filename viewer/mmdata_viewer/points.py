@@ -18,40 +18,78 @@ from mmdata.geometry import (
     quat_rotate,
 )
 from mmdata_viewer.errors import BadRequestError, NotThereError
+from mmdata_viewer.frames import FrameGraph
 
 MAGIC = 0x50444D4D  # "MMDP"
 MOST_POINTS = 2_000_000
 _STEPS = 32_000
+_POSE_STEP_NS, _MOST_POSES = 1_000_000, 500
 _INTENSITIES = ("intensity", "reflectivity", "i", "reflectance")
 
 Floats = NDArray[np.float64]
 
 
-def read_points(stream: Stream, i: int, rig: Rig) -> tuple[Floats, Floats | None]:
+def read_points(
+    stream: Stream, i: int, rig: Rig, frames: FrameGraph | None = None
+) -> tuple[Floats, Floats | None]:
     """Points (P, 3) in metres in the stream's own frame, and intensities (P,) where known.
 
-    Points with a coordinate that is not finite are left out, as are depths of zero.
+    Points with a coordinate that is not finite are left out, as are depths of zero. With `frames`,
+    the points of a sweep are moved to where they would have been measured at the sweep's stamp,
+    had the sensor stood still (what moves by itself stays smeared): needs `point_offset_ns` and a
+    pose stream above the sensor's frame.
     """
     if not 0 <= i < len(stream):
         raise NotThereError(f"sample {i} of {stream.name!r}: there are {len(stream)}")
     if stream.kind is Kind.SWEEP:
-        return _sweep_points(stream[i], stream.name)
+        sample = stream[i]
+        points, intensity, finite = _sweep_points(sample, stream.name)
+        offsets = sample.get("point_offset_ns")
+        if frames is not None and offsets is not None and np.shape(offsets) == finite.shape:
+            frame = stream.info.frame_id or stream.name
+            points = deskewed(points, offsets[finite], int(stream.stamp_ns[i]), frame, frames)
+        return points, intensity
     if stream.kind is Kind.DEPTH:
         return _depth_points(stream, i, rig), None
     raise BadRequestError(f"stream {stream.name!r} ({stream.kind}) holds no points")
 
 
-def _sweep_points(sample: dict[str, Any], name: str) -> tuple[Floats, Floats | None]:
+def deskewed(
+    points: Floats, offset_ns: Any, stamp_ns: int, frame: str, frames: FrameGraph
+) -> Floats:
+    """Points (P, 3) as seen at stamp_ns from a sensor that moved while it measured them.
+
+    offset_ns (P,): when each point was measured, after stamp_ns. Poses are taken every
+    millisecond. Unchanged where the sensor's pose is not known.
+    """
+    root = frames.root(frame)
+    start = frames.transform(root, frame, stamp_ns)
+    bins = np.asarray(offset_ns, np.int64) // _POSE_STEP_NS
+    steps = np.unique(bins)
+    if start is None or root == frame or len(steps) > _MOST_POSES:
+        return points
+    back, moved = start.inverse(), points.copy()
+    for step in steps.tolist():
+        pose = frames.transform(root, frame, stamp_ns + step * _POSE_STEP_NS + _POSE_STEP_NS // 2)
+        rows = bins == step
+        if pose is not None:
+            moved[rows] = (back @ pose).apply(points[rows])
+    return moved
+
+
+def _sweep_points(
+    sample: dict[str, Any], name: str
+) -> tuple[Floats, Floats | None, NDArray[np.bool_]]:
     if not {"x", "y", "z"} <= set(sample):
         raise BadRequestError(f"sweep stream {name!r} has no fields x, y, z")
     points = np.stack([np.asarray(sample[a], np.float64) for a in "xyz"], axis=-1)
-    finite = np.isfinite(points).all(axis=-1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=-1))
     intensity = None
     for field in _INTENSITIES:
         if field in sample and np.shape(sample[field]) == (len(points),):
             intensity = np.nan_to_num(np.asarray(sample[field], np.float64))[finite]
             break
-    return points[finite], intensity
+    return points[finite], intensity, finite
 
 
 def depth_unit_m(stream: Stream) -> float | None:

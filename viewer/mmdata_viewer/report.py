@@ -130,7 +130,8 @@ class _Page:
         wide = self.width // columns
         tall = round(wide * 0.75)
         if self.cloud is not None:
-            points, _ = read_points(self.cloud, _nearest(self.cloud, stamp_ns), self.episode.rig)
+            i = _nearest(self.cloud, stamp_ns)
+            points, _ = read_points(self.cloud, i, self.episode.rig, self.frames)
             tiles.append(self._cloud(self.cloud, points, stamp_ns, wide, tall))
         rows = [
             np.concatenate([_into(*t, wide, tall) for t in tiles[k : k + columns]], axis=1)

@@ -17,7 +17,7 @@ import { SignalsPanel } from "./signals";
 import { Stamps } from "./stamps";
 import { TactilePanel } from "./tactile";
 import { TimelinePanel } from "./timeline";
-import type { Finding, Manifest, Taxonomy } from "./types";
+import type { Finding, Manifest, Phase, Taxonomy } from "./types";
 
 const query = new URLSearchParams(location.search);
 
@@ -87,11 +87,14 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   const session = new Session(episode, clock, stamps, new Frames(manifest, poses), layers, taxonomy);
   session.preferences = preferences;
   session.focus = session.cameraStreams()[0]?.name ?? manifest.streams[0]?.name ?? "";
-  session.tier = preferences.tier ?? (session.streams.some((s) => s.kind === "sweep") ? "manoeuvre" : "motion");
   session.say = say;
   layers.failed = (message) => say(message, "bad");
   layers.conflict = (conflict) => void showConflict(session, conflict);
   await layers.load();
+  // The tier in use; without labels, what moves itself makes manoeuvres and an arm motions.
+  const used = layers.all<Phase>("phases").map((p) => p.item.tier);
+  const guess = session.streams.some((s) => s.moves) ? "manoeuvre" : "motion";
+  session.tier = preferences.tier ?? used[0] ?? guess;
 
   const cameras = new CameraPanel(session);
   const scene = new ScenePanel(session);

@@ -147,7 +147,7 @@ export class ScenePanel implements Panel {
     const sensor = this.session.sensorOf(stream);
     if (!sensor?.K) return;
     const lens = new Lens(sensor);
-    const far = this.session.streams.some((s) => s.kind === "sweep") ? 1.5 : 0.12;
+    const far = this.session.streams.some((s) => s.moves) ? 1.5 : 0.15;
     const at = (u: number, v: number): Vec3 | null => {
       const ray = lens.unproject([u * (lens.width - 1), v * (lens.height - 1)]);
       return ray && (ray.map((x) => x * far) as Vec3);

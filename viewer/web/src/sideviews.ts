@@ -45,7 +45,7 @@ export function sideViews(width: number, height: number, box: Box): SideView[] {
   const high = height / 3;
   return KINDS.map((kind, i) => {
     const [su, sv] = [box.size_lwh_m[kind.u[0]], box.size_lwh_m[kind.v[0]]];
-    const scale = (0.5 * Math.min(wide / Math.max(su, 0.02), high / Math.max(sv, 0.02))) * zoom;
+    const scale = (0.45 * Math.min(wide / Math.max(su, 0.02), high / Math.max(sv, 0.02))) * zoom;
     const depth = box.size_lwh_m[kind.n[0]] / 2 + SLAB_M;
     const camera = new THREE.OrthographicCamera(-wide / 2 / scale, wide / 2 / scale, high / 2 / scale, -high / 2 / scale, 0, 2 * depth);
     const rotate = (v: Vec3) => qRotate(box.quaternion_wxyz, v);
@@ -97,8 +97,17 @@ export function drawSideViews(g: CanvasRenderingContext2D, views: SideView[], bo
     g.fill();
     g.fillStyle = c.text;
     const [su, sv] = [box.size_lwh_m[view.u[0]], box.size_lwh_m[view.v[0]]];
-    g.fillText(`${view.name}  ${su.toFixed(2)} × ${sv.toFixed(2)} m`, view.left + 6, view.top + 14);
-    if (view.name === "top" && count) g.fillText(count, view.left + 6, view.top + view.height - 7);
+    const words = `${view.name}  ${su.toFixed(2)} × ${sv.toFixed(2)} m`;
+    g.fillStyle = c.panel;
+    g.fillRect(view.left + 1, view.top + view.height - 19, view.width - 2, 18);
+    g.fillStyle = c.text;
+    g.fillText(words, view.left + 6, view.top + view.height - 6);
+    if (view.name === "top" && count) {
+      g.fillStyle = c.panel;
+      g.fillRect(view.left + 1, view.top + 1, g.measureText(count).width + 10, 17);
+      g.fillStyle = c.text;
+      g.fillText(count, view.left + 6, view.top + 13);
+    }
   }
 }
 

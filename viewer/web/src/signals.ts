@@ -229,7 +229,7 @@ export class SignalsPanel implements Panel {
     // A stream of a few samples holds settings; one field each of the others is a good start.
     const lively = this.choices.filter((c) => {
       const stream = this.session.stream(c.stream)!;
-      return stream.count >= 10 && !/Info$/.test(stream.source_type ?? "");
+      return stream.count >= 10 && !/Info$/.test(stream.source_type ?? "") && !/covariance/.test(c.field);
     });
     const first = lively.filter((c, i) => lively.findIndex((o) => o.stream === c.stream) === i);
     const rest = lively.filter((c) => !first.includes(c));

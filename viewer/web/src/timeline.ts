@@ -232,9 +232,9 @@ export class TimelinePanel implements Panel {
   }
 
   private drawEvents(g: CanvasRenderingContext2D, lane: Lane): void {
-    let free = -Infinity;
     const marks = this.session.layers.all<EventMark>("events").map((e) => e.item);
-    for (const event of marks.sort((a, b) => a.stamp_ns - b.stamp_ns)) {
+    marks.sort((a, b) => a.stamp_ns - b.stamp_ns);
+    for (const [i, event] of marks.entries()) {
       const x = this.x(event.stamp_ns);
       g.fillStyle = colourOf(event.label);
       const middle = lane.top + lane.height / 2;
@@ -250,11 +250,9 @@ export class TimelinePanel implements Panel {
         g.stroke();
         g.lineWidth = 1;
       }
-      if (x > free) {
-        g.fillStyle = theme().text;
-        g.fillText(event.label, x + 8, middle);
-        free = x + 14 + g.measureText(event.label).width;
-      }
+      const next = marks.slice(i + 1).find((m) => m.stamp_ns > event.stamp_ns);
+      g.fillStyle = theme().text;
+      g.fillText(clip(g, event.label, next ? this.x(next.stamp_ns) - x - 16 : 1e4), x + 8, middle);
     }
   }
 
@@ -479,12 +477,12 @@ export class TimelinePanel implements Panel {
   }
 }
 
-// Verdict of the ledger on one stream, as far as it holds one.
+// What the ledger says of the pairs a stream is in: failed if one failed, null if it holds none.
 export function verdictOf(session: Session, stream: string): string | null {
-  const streams = session.api.manifest.sync.streams as any;
-  const row = Array.isArray(streams) ? streams.find((s: any) => s.stream === stream || s.name === stream) : streams?.[stream];
-  const verdict = row?.verdict ?? row?.status;
-  return typeof verdict === "string" ? verdict : null;
+  const pairs = session.api.manifest.sync.pairs;
+  if (!Array.isArray(pairs)) return null;
+  const own = pairs.filter((p: any) => p.a === stream || p.b === stream).map((p: any) => p.verdict);
+  return ["FAILED", "PASSED", "NOT_ASSESSED"].find((v) => own.includes(v)) ?? null;
 }
 
 function clip(g: CanvasRenderingContext2D, text: string, width: number): string {
