@@ -31,6 +31,7 @@ from typing import Any
 import av
 import cv2
 import h5py
+import hdf5plugin  # noqa: F401  (plain h5py needs it for our files)
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -141,17 +142,20 @@ def _npy(array: np.ndarray) -> bytes:
 # -- measuring -------------------------------------------------------------------------------
 
 
-def rate(batches: Iterator[int], seconds: float) -> tuple[float, float, int]:
-    """(samples/s after the first batch, seconds to it, samples) of an iterator of batch sizes."""
+def rate(batches: Iterator[int], seconds: float) -> Measured:
+    """Of an iterator of batch sizes: samples/s after the first batch, the same per second of this
+    process's CPU time (which other people's load does not slow down), seconds to the first batch.
+    """
     begin = time.perf_counter()
     next(batches)
     first = time.perf_counter() - begin
-    start, count = time.perf_counter(), 0
+    start, used, count = time.perf_counter(), time.process_time(), 0
     for size in batches:
         count += size
         if time.perf_counter() - start > seconds:
             break
-    return count / max(1e-9, time.perf_counter() - start), first, count
+    passed, used = time.perf_counter() - start, time.process_time() - used
+    return {"samples_s": count / passed, "samples_cpu_s": count / used, "first_s": first}
 
 
 def rss_mb() -> float:
@@ -217,8 +221,11 @@ def mmdata_reader(folder: Path, order: str, workers: int, seconds: float) -> Mea
                 yield len(batch["tick"])
             epoch += 1
 
-    speed, first, _ = rate(epochs(), seconds)
-    return {"samples_s": speed, "first_s": opened + first}
+    result = rate(epochs(), seconds)
+    result["first_s"] += opened
+    if workers:
+        del result["samples_cpu_s"]  # most of it is the workers'
+    return result
 
 
 def hdf5_reader(path: Path, seconds: float) -> Measured:
@@ -242,8 +249,9 @@ def hdf5_reader(path: Path, seconds: float) -> Measured:
                 yield len(samples)
 
     opened = time.perf_counter() - begin
-    speed, first, _ = rate(batches(), seconds)
-    return {"samples_s": speed, "first_s": opened + first}
+    result = rate(batches(), seconds)
+    result["first_s"] += opened
+    return result
 
 
 def raw_h5py_reader(folder: Path, seconds: float) -> Measured:
@@ -269,8 +277,9 @@ def raw_h5py_reader(folder: Path, seconds: float) -> Measured:
                 yield BATCH
 
     opened = time.perf_counter() - begin
-    speed, first, _ = rate(batches(), seconds)
-    return {"samples_s": speed, "first_s": opened + first}
+    result = rate(batches(), seconds)
+    result["first_s"] += opened
+    return result
 
 
 def tar_reader(folder: Path, seconds: float) -> Measured:
@@ -304,8 +313,7 @@ def tar_reader(folder: Path, seconds: float) -> Measured:
                 np.stack([s[c] for s in chosen])
             yield BATCH
 
-    speed, first, _ = rate(batches(), seconds)
-    return {"samples_s": speed, "first_s": first}
+    return rate(batches(), seconds)
 
 
 def _decode(parts: dict[str, bytes]) -> tuple[np.ndarray, ...]:
@@ -323,11 +331,11 @@ def _decode(parts: dict[str, bytes]) -> tuple[np.ndarray, ...]:
 
 
 def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
-    """Frames per second of decoding alone, on one core; `rgb`: converted, too."""
+    """Frames per second (of time, of CPU time) of decoding in one thread; `rgb`: converted, too."""
     with open_episode(next((folder / encoding).glob("*.h5"))) as episode:
         stream = episode.streams["cam0"]
         packets = [stream.encoded(i) for i in range(len(stream))]
-    count, start = 0, time.perf_counter()
+    count, start, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
         if encoding == "jpeg":
             for data in packets[:50]:
@@ -342,7 +350,8 @@ def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
                 if rgb:
                     reformatter.reformat(frame, format="gbrp", threads=1)
         count += len(packets)
-    return {"frames_s": count / (time.perf_counter() - start)}
+    passed, used = time.perf_counter() - start, time.process_time() - used
+    return {"frames_s": count / passed, "frames_cpu_s": count / used}
 
 
 def signals(folder: Path, seconds: float) -> Measured:
@@ -351,12 +360,15 @@ def signals(folder: Path, seconds: float) -> Measured:
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     for n in order:
         dataset[n]
-    count, start = 0, time.perf_counter()
+    count, start, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
         for n in order:
             dataset[n]
         count += len(order)
-    single = count / (time.perf_counter() - start)
+    single = {
+        "samples_s": count / (time.perf_counter() - start),
+        "samples_cpu_s": count / (time.process_time() - used),
+    }
 
     def batches() -> Iterator[int]:
         sampler, epoch = BatchSampler(Shuffle(len(dataset)), 256), 0
@@ -366,8 +378,32 @@ def signals(folder: Path, seconds: float) -> Measured:
                 yield len(batch["tick"])
             epoch += 1
 
-    batched, _, _ = rate(batches(), seconds)
-    return {"single": single, "batched": batched}
+    return {"single": single, "batched": rate(batches(), seconds)}
+
+
+def many_episodes(folder: Path, episodes: int) -> Measured:
+    """Opening a dataset of many small episodes with its index, and memory over an epoch of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamps = 10**18 + np.arange(60, dtype=np.int64) * 33_333_333
+    for e in range(episodes):
+        if not (folder / f"e_{e}.h5").exists():
+            with EpisodeWriter(folder / f"e_{e}.h5") as writer:
+                rows = np.full((60, DIM), e, np.float32)
+                writer.append("state", stamps, {"data": rows})
+                writer.append("action", stamps, {"data": rows})
+    begin = time.perf_counter()
+    EpisodeDataset(folder, spec(images=False), workers=2)
+    first = time.perf_counter() - begin
+    begin, used = time.perf_counter(), time.process_time()
+    dataset = EpisodeDataset(folder, spec(images=False), episode_bytes=16 << 20)
+    opened, opened_cpu = time.perf_counter() - begin, time.process_time() - used
+    held = []
+    sampler = BatchSampler(BlockShuffle(dataset.counts, 60, 16), 240)
+    for at, _ in enumerate(iterate(dataset, sampler)):
+        if at % max(1, len(sampler) // 10) == 0:
+            held.append(rss_mb())
+    return {"first_s": first, "opened_s": opened, "opened_cpu_s": opened_cpu, "held_mb": held,
+            "samples": len(dataset)}  # fmt: skip
 
 
 PEER = r"""
@@ -416,12 +452,14 @@ for workers in (0, 1, 2):
     g = it()
     next(g)
     first = time.perf_counter() - t
-    s = time.perf_counter(); n = 0
+    s = time.perf_counter(); u = time.process_time(); n = 0
     for b in g:
         n += len(b["action"])
         if time.perf_counter() - s > seconds:
             break
     res[str(workers)] = {"samples_s": n / (time.perf_counter() - s), "first_s": first}
+    if workers == 0:
+        res["0"]["samples_cpu_s"] = n / (time.process_time() - u)
     del g, loader
 res["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 print("RESULT" + json.dumps(res), flush=True)
@@ -455,6 +493,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
     parser.add_argument("--peer", default="/work/peers/lerobot/bin/python")
+    parser.add_argument("--many", type=int, default=10_000, help="episodes of the opening test")
     parser.add_argument("--folder", type=Path, help="keep the data here, and use what is there")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -464,45 +503,49 @@ def main() -> None:
         if not folder.exists():
             console.print("writing the data ...")
             write_all(folder, arguments.episodes, arguments.frames)
-        run(folder, arguments.seconds, arguments.peer, console)
+        run(folder, arguments.seconds, arguments.peer, arguments.many, console)
 
 
-def run(folder: Path, seconds: float, peer: str, console: Console) -> None:
+def run(folder: Path, seconds: float, peer: str, many: int, console: Console) -> None:
     load = os.getloadavg()[0]
     console.print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before the run, Python "
         f"{sys.version.split()[0]}, OpenCV {cv2.__version__}, PyAV {av.__version__}"
     )
     table = Table(
-        "reader", "order", "workers", "samples/s", "first batch s", "memory MB", "disk MB"
+        "reader", "order", "workers", "samples/s", "per CPU s", "first batch s", "memory MB", "MB"
     )
+    measured: dict[tuple[str, str, int], Measured] = {}
 
     def row(name: str, order: str, workers: int, result: Measured, disk: float) -> None:
+        measured[name, order, workers] = result
         if "error" in result:
-            table.add_row(name, order, str(workers), result["error"], "", "", f"{disk:.0f}")
-            return
-        table.add_row(
-            name, order, str(workers), f"{result['samples_s']:.0f}", f"{result['first_s']:.2f}",
-            f"{result.get('memory_mb', float('nan')):.0f}", f"{disk:.1f}",
-        )  # fmt: skip
+            cells = [result["error"], "", "", ""]
+        else:
+            cpu, memory = result.get("samples_cpu_s"), result.get("memory_mb")
+            cells = [
+                f"{result['samples_s']:.0f}", "" if cpu is None else f"{cpu:.0f}",
+                f"{result['first_s']:.2f}", "" if memory is None else f"{memory:.0f}",
+            ]  # fmt: skip
+        table.add_row(name, order, str(workers), *cells, f"{disk:.1f}")
+        console.print(" | ".join([name, order, str(workers), *cells]), style="dim")
 
-    limits = {
-        name: in_child(lambda e=encoding, r=rgb: bare(folder, e, r, seconds / 2))["frames_s"]
-        for name, encoding, rgb in (
-            ("JPEG", "jpeg", True), ("H.264", "h264", False), ("H.264 to RGB", "h264", True),
-        )
-    }  # fmt: skip
-    ours: dict[tuple[str, str, int], float] = {}
+    decoding = {"JPEG": ("jpeg", True), "H.264": ("h264", False), "H.264 to RGB": ("h264", True)}
+    limits: dict[str, list[Measured]] = {name: [] for name in decoding}
+
+    def measure_limits() -> None:
+        for name, (encoding, rgb) in decoding.items():
+            limits[name].append(in_child(lambda e=encoding, r=rgb: bare(folder, e, r, seconds / 2)))
+
+    measure_limits()
     for encoding in ("jpeg", "h264"):
         for order in ("random", "block shuffle", "sequential"):
-            for workers in (0, 1, 2):
-                if workers and order == "sequential":
-                    continue
+            for workers in (0, 1, 2) if order != "sequential" else (0,):
                 result = in_child(
                     lambda e=encoding, o=order, w=workers: mmdata_reader(folder / e, o, w, seconds)
                 )
-                ours[encoding, order, workers] = result.get("samples_s", 0.0)
                 row(f"mmdata {encoding}", order, workers, result, size_mb(folder / encoding))
+    measure_limits()
     others: dict[str, tuple[Callable[[], Measured], str]] = {
         "raw h5py, our JPEG file": (lambda: raw_h5py_reader(folder / "jpeg", seconds), "jpeg"),
         "robomimic-style HDF5": (
@@ -515,39 +558,69 @@ def run(folder: Path, seconds: float, peer: str, console: Console) -> None:
         order = "shards" if kind == "tar" else "random"
         row(name, order, 0, in_child(reader), size_mb(folder / kind))
     found = lerobot(folder, peer, seconds)
-    if "error" in found:
-        row("LeRobotDataset h264", "random", 0, found, 0)
-    else:
-        for workers in ("0", "1", "2"):
-            found[workers]["memory_mb"] = found["memory_mb"]
-            row("LeRobotDataset h264", "random", int(workers), found[workers], found["bytes"] / 1e6)
+    for workers in ("0", "1", "2"):
+        result = found if "error" in found else found[workers]
+        row("LeRobotDataset h264", "random", int(workers), result, found.get("bytes", 0) / 1e6)
+    measure_limits()
     console.print(table)
+    bare_cpu = {n: float(np.median([m["frames_cpu_s"] for m in ms])) for n, ms in limits.items()}
+    console.print(
+        "bare decoding, frames per CPU second (and per second, as the machine was): "
+        + ", ".join(
+            f"{name} {bare_cpu[name]:.0f} ({np.median([m['frames_s'] for m in ms]):.0f})"
+            for name, ms in limits.items()
+        )
+    )
     plain = in_child(lambda: signals(folder / "jpeg", seconds / 2))
+    for kind, how in (("single", "one by one"), ("batched", "in batches of 256")):
+        console.print(
+            f"without images, one process, {how}: {plain[kind]['samples_s']:.0f} samples/s, "
+            f"{plain[kind]['samples_cpu_s']:.0f} per CPU second"
+        )
+    _compare(measured, bare_cpu, folder, console)
+    if many:
+        result = in_child(lambda: many_episodes(folder / f"many_{many}", many))
+        held = ", ".join(f"{m:.0f}" for m in result["held_mb"])
+        console.print(
+            f"{many:,} episodes ({result['samples']:,} samples): opened with an index in "
+            f"{result['opened_s']:.2f} s ({result['opened_cpu_s']:.2f} s of CPU time), without in "
+            f"{result['first_s']:.0f} s; memory over an epoch, MB: {held}"
+        )
+    console.print(f"load after the run: {os.getloadavg()[0]:.1f}")
+
+
+def _compare(
+    measured: dict[tuple[str, str, int], Measured],
+    bare_cpu: dict[str, float],
+    folder: Path,
+    console: Console,
+) -> None:
+    def cpu(name: str, order: str) -> float:
+        return float(measured[name, order, 0].get("samples_cpu_s", float("nan")))
+
+    jpeg, block = cpu("mmdata jpeg", "random"), cpu("mmdata h264", "block shuffle")
     console.print(
-        "bare decoding of one core, frames/s: "
-        + ", ".join(f"{name} {value:.0f}" for name, value in limits.items())
-    )
-    console.print(
-        f"mmdata without images, one process: {plain['single']:.0f} samples/s one by one, "
-        f"{plain['batched']:.0f} in batches of 256"
-    )
-    jpeg, block = ours["jpeg", "random", 0], ours["h264", "block shuffle", 0]
-    console.print(
-        f"random JPEG: {2 * jpeg / limits['JPEG']:.0%} of the bare JPEG limit; "
-        f"block shuffle H.264: {2 * block / limits['H.264 to RGB']:.0%} of decoding to RGB, "
-        f"{2 * block / limits['H.264']:.0%} of decoding without conversion, "
+        f"by CPU time: random JPEG {2 * jpeg / bare_cpu['JPEG']:.0%} of bare JPEG decoding; block "
+        f"shuffle H.264 {2 * block / bare_cpu['H.264 to RGB']:.0%} of decoding to RGB, "
+        f"{2 * block / bare_cpu['H.264']:.0%} of decoding without conversion; H.264 is "
         f"{size_mb(folder / 'jpeg') / size_mb(folder / 'h264'):.1f}x smaller than JPEG 95"
     )
-    if "error" not in found:
-        for workers in (0, 1, 2):
-            peer_rate = found[str(workers)]["samples_s"]
-            console.print(
-                f"against LeRobotDataset, {workers} workers: random JPEG "
-                f"{ours['jpeg', 'random', workers] / peer_rate:.1f}x, random H.264 "
-                f"{ours['h264', 'random', workers] / peer_rate:.1f}x, block shuffle H.264 "
-                f"{ours['h264', 'block shuffle', workers] / peer_rate:.1f}x"
-            )
-    console.print(f"load after the run: {os.getloadavg()[0]:.1f}")
+    for workers in (0, 1, 2):
+        peer = measured["LeRobotDataset h264", "random", workers]
+        if "error" in peer:
+            continue
+        parts = []
+        for name, order in (
+            ("mmdata jpeg", "random"), ("mmdata h264", "random"), ("mmdata h264", "block shuffle"),
+        ):  # fmt: skip
+            mine = measured[name, order, workers]
+            part = f"{name} {order} {mine.get('samples_s', 0) / peer['samples_s']:.1f}x"
+            if workers == 0:
+                part += (
+                    f" ({mine.get('samples_cpu_s', 0) / peer['samples_cpu_s']:.1f}x by CPU time)"
+                )
+            parts.append(part)
+        console.print(f"against LeRobotDataset, {workers} workers: " + ", ".join(parts))
 
 
 if __name__ == "__main__":
