@@ -66,7 +66,7 @@ def run_batch(
         marks = {s.label: _mark(s) for s in plan.todo}
         before = {s.label: ledger.made_of(s) for s in plan.todo}
         todo = [Task(s, out, config, overwrite, before[s.label]) for s in plan.todo]
-        if engine == "ray":
+        if engine == "ray" and todo:
             results = engines.run_ray(todo, jobs, address)
         elif jobs > 1 and len(todo) > 1:
             results = engines.run_pool(todo, jobs, progress)
