@@ -19,6 +19,7 @@ from mmdata.align import build_timeline, default_timelines
 from mmdata.config import ConvertConfig, SensorConfig
 from mmdata.conversion.clocks import fit_episode_clocks
 from mmdata.conversion.images import ImageStage
+from mmdata.conversion.lead_in import LeadIn
 from mmdata.conversion.sources import Source
 from mmdata.conversion.split import find_boundaries
 from mmdata.episode import Timeline
@@ -154,6 +155,7 @@ class _Job:
         self.source_sha256: str | None = None
         self._writers: dict[int, EpisodeWriter] = {}
         self._stages: dict[int, ImageStage] = {}
+        self._lead_in = LeadIn()
         self._began: dict[int, float] = {}
         self._streams: dict[str, set[str]] = {}
         self._samples: dict[str, int] = {}
@@ -243,7 +245,13 @@ class _Job:
         numbers = np.searchsorted(self._boundaries, batch.order_ns, side="right")
         for number in np.unique(numbers):
             here = numbers == number
-            self._append(int(number), info, batch if here.all() else batch.select(here))
+            part = batch if here.all() else batch.select(here)
+            writer = self._writers.get(int(number))
+            if writer is None or info.name not in writer.counts:
+                for earlier in self._lead_in.before(part):
+                    self._append(int(number), info, earlier)
+            self._append(int(number), info, part)
+            self._lead_in.remember(part)
 
     def _append(self, number: int, info: StreamInfo, batch: Batch) -> None:
         writer = self._writers.get(number) or self._open(number)
