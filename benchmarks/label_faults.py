@@ -16,7 +16,6 @@ import copy
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -652,6 +651,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--split", choices=tuple(SPLITS), default="held")
     parser.add_argument("--scenes", type=int)
+    parser.add_argument("--skip", type=int, default=0, help="scenes to leave out at the start")
+    parser.add_argument("--minutes", type=float, help="stop after the scene that is over then")
     parser.add_argument("--parts", default="clean,boxes,sweep,tracks,lidar,roots")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--verbose", action="store_true")
@@ -662,13 +663,17 @@ def main() -> None:
         speed()
         return
     count = min(args.scenes or 10**6, len(SPLITS[args.split]["seeds"]))
-    jobs = [(args.split, k, tuple(args.parts.split(","))) for k in range(count)]
-    run: Callable[..., Any] = map
-    if args.jobs > 1:
-        with ProcessPoolExecutor(args.jobs) as pool:
-            results = list(pool.map(run_scene, jobs))
-    else:
-        results = list(run(run_scene, jobs))
+    jobs = [(args.split, k, tuple(args.parts.split(","))) for k in range(args.skip, count)]
+    results: list[dict[str, Any]] = []
+    until = time.monotonic() + 60 * (args.minutes or 1e6)
+    with ProcessPoolExecutor(args.jobs) as pool:
+        waiting = jobs[::-1]
+        running = [pool.submit(run_scene, waiting.pop()) for _ in range(min(args.jobs, len(jobs)))]
+        while running:
+            results.append(running.pop(0).result())
+            if waiting and time.monotonic() < until:
+                running.append(pool.submit(run_scene, waiting.pop()))
+    jobs = jobs[: len(results)]
     summary = report(results)
     if args.verbose:
         for r, job in zip(results, jobs, strict=True):

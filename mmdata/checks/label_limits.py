@@ -32,7 +32,7 @@ class ImageLimits(_Group):
 
     min_side_px: float = Field(default=10.0, gt=0)
     """A projection with a smaller side is not expected to have been labelled."""
-    missing_visibility: float = Field(default=0.5, gt=0, le=1)
+    missing_visibility: float = Field(default=0.6, gt=0, le=1)
     plain_visibility: float = Field(default=0.85, gt=0, le=1)
     """From here on a box is missing whatever the images before and after have."""
     missing_inside: float = Field(default=0.2, gt=0, le=1)
@@ -46,7 +46,7 @@ class ImageLimits(_Group):
     """Overlap that another identity must gain to be believed."""
     min_shift_fraction: float = Field(default=0.12, gt=0)
     """Shift of an edge pair over the side of the box."""
-    location_sigma: float = Field(default=4.5, gt=0)
+    location_sigma: float = Field(default=5.0, gt=0)
     """Shift over the spread of all shifts in this camera."""
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)
@@ -157,7 +157,7 @@ class CauseLimits(_Group):
     min_turn_rad: float = Field(default=0.006, gt=0)
     min_move_m: float = Field(default=0.15, gt=0)
     """Less than this the labels cannot tell from their own errors."""
-    min_late_ms: float = Field(default=8.0, gt=0)
+    min_late_ms: float = Field(default=15.0, gt=0)
     max_sigma_ms: float = Field(default=15.0, gt=0)
     significance: float = Field(default=6.0, gt=0)
     """A parameter over its standard error."""

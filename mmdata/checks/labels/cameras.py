@@ -30,6 +30,8 @@ HUBER = 1.345
 ROUNDS = 4
 _PROBE_S, _PROBE_RAD, _PROBE_M = 0.02, 1e-3, 0.02
 _MAX_PAIRS = 1500
+#: No hand is steadier than this part of the assumed noise.
+_LEAST_SPREAD = 0.1
 #: Columns of the design: late, turn about x, y, z, move along x, y, z.
 _MODELS: tuple[tuple[int, ...], ...] = (
     (), (0,), (1, 2, 3), (0, 1, 2, 3), (4, 5, 6), (0, 4, 5, 6), (1, 2, 3, 4, 5, 6),
@@ -42,7 +44,8 @@ class CameraCause:
 
     late_s: its stamps are late by this much (0: not found so); turn_rad and moved_m: how the camera
     really stands against the rig, in its own axes. sigma_s: standard error of late_s. effect_px:
-    median displacement of boxes by each part; pairs: boxes that told it.
+    median displacement of boxes by each part (0: not found so); pairs: boxes that told it. alone_s:
+    delay if nothing but a delay is allowed, with its standard error.
     """
 
     stream: str
@@ -53,6 +56,12 @@ class CameraCause:
     late_px: float
     place_px: float
     pairs: int
+    alone_s: float = 0.0
+    alone_sigma_s: float = float("inf")
+
+    def __bool__(self) -> bool:
+        """Whether there is anything wrong with the camera."""
+        return self.late_px > 0 or self.place_px > 0
 
     @property
     def turned_deg(self) -> float:
@@ -66,7 +75,8 @@ class CameraCause:
 def camera_cause(
     facing: Facing, limits: CauseLimits, projection: ProjectionLimits
 ) -> CameraCause | None:
-    """The cause behind a camera's residuals, or None when there is none to tell."""
+    """What is behind a camera's residuals (false where nothing is), or None where too few boxes can
+    tell."""
     rows = _usable(facing, limits)
     if len(rows) < limits.min_pairs:
         return None
@@ -78,6 +88,7 @@ def camera_cause(
     model: tuple[int, ...] = ()
     design, covariance = np.zeros((0, 7)), np.zeros((7, 7))
     noise = 0.0
+    alone: tuple[float, float] | None = None
     for _ in range(ROUNDS):
         corrected = view.corrected(round(late * 1e9), turn, moved)
         found = _design(corrected, boxes, track, stamps, projection)
@@ -90,6 +101,8 @@ def camera_cause(
         _, group = np.unique(track[good], return_inverse=True)
         if len(residual) < limits.min_pairs or group.max() + 1 < limits.min_objects:
             return None
+        if alone is None:
+            alone = _alone(design, residual, np.hypot(2.0, 0.03 * side), group.reshape(-1))
         model, step, spread, noise = _fit(
             design, residual, np.hypot(2.0, 0.03 * side), group.reshape(-1), limits
         )
@@ -107,21 +120,19 @@ def camera_cause(
     sigma_s = float(np.sqrt(covariance[0, 0]))
     late_counts = (
         abs(late) * 1e3 >= limits.min_late_ms
-        and 0 < sigma_s * 1e3 <= limits.max_sigma_ms
+        and sigma_s * 1e3 <= limits.max_sigma_ms
         and abs(late) > limits.significance * sigma_s
     )
     strength = max(_strength(theta, covariance, part) for part in ((1, 2, 3), (4, 5, 6)))
     far = np.linalg.norm(turn) >= limits.min_turn_rad or np.linalg.norm(moved) >= limits.min_move_m
     place_counts = place_px >= least and strength > limits.significance and far
-    if not late_counts and not place_counts:
-        return None
     if not late_counts:
         late, late_px = 0.0, 0.0
     if not place_counts:
         turn, moved, place_px = np.zeros(3), np.zeros(3), 0.0
     return CameraCause(
         view.stream, float(late), sigma_s, _three(turn), _three(moved), late_px, place_px,
-        len(design),
+        len(design), *(alone or (0.0, float("inf"))),
     )  # fmt: skip
 
 
@@ -211,7 +222,7 @@ def _fit(
     share = 1.0 / (1.0 + (np.bincount(group)[group] - 1) * limits.object_correlation)
     share = np.repeat(share, 2)
     fits = [(model, *_robust(A[:, list(model)], y, share, clusters)) for model in _MODELS]
-    scale = min(spread for _, _, _, spread in fits) + 1e-9
+    scale = max(_LEAST_SPREAD, min(spread for _, _, _, spread in fits))
     scores = []
     for model, theta, _, _ in fits:
         left = np.abs(y - A[:, list(model)] @ theta) / scale
@@ -223,6 +234,14 @@ def _fit(
     step, covariance = np.zeros(7), np.zeros((7, 7))
     step[index], covariance[np.ix_(index, index)] = theta, errors
     return model, step, covariance, float(scale * np.median(weight_px))
+
+
+def _alone(design: Floats, residual: Floats, weight_px: Floats, group: Ints) -> tuple[float, float]:
+    """Delay and its standard error when it is the only thing allowed for, besides an offset."""
+    A = (design / weight_px[:, None, None]).reshape(-1, 7)[:, :4]
+    y = (residual / weight_px[:, None]).reshape(-1)
+    theta, covariance, _ = _robust(A, y, np.ones(len(y)), np.repeat(group, 2))
+    return float(theta[0]), float(np.sqrt(covariance[0, 0]))
 
 
 def _robust(A: Floats, y: Floats, share: Floats, clusters: Ints) -> tuple[Floats, Floats, float]:
@@ -260,14 +279,18 @@ def _strength(theta: Floats, covariance: Floats, index: Sequence[int]) -> float:
     return float(np.sqrt(max(t @ np.linalg.pinv(c) @ t, 0.0) / len(part)))
 
 
-def shared_delay(causes: Sequence[CameraCause], cameras: int) -> float | None:
-    """Delay in seconds that most cameras have alike: then it is the boxes' stamps that are off.
+def shared_delay(causes: Sequence[CameraCause]) -> float | None:
+    """Delay in seconds that cameras have alike: then it is the boxes' stamps that are off.
 
-    Cameras with too few boxes to tell do not count against it; one that differs does.
+    Two cameras must have it, and no camera that can tell may be without it.
     """
-    late = sorted(c.late_s for c in causes if c.late_s)
-    if len(late) < 2 or 2 * len(late) <= cameras or late[0] * late[-1] <= 0:
+    late = [c.late_s for c in causes if c.late_px > 0]
+    if len(late) < 2:
         return None
     middle = float(np.median(late))
-    apart = max(abs(x - middle) for x in late)
-    return middle if apart <= 0.25 * abs(middle) + 0.008 else None
+    room = 0.25 * abs(middle) + 0.008
+    if max(abs(x - middle) for x in late) > room:
+        return None
+    rest = [c for c in causes if c.late_px == 0]
+    denies = [c for c in rest if abs(c.alone_s - middle) > room + 3 * c.alone_sigma_s]
+    return middle if len(denies) <= len(late) // 4 else None

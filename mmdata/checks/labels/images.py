@@ -89,7 +89,7 @@ def compare(
     taken = np.zeros(len(seen), bool)
     taken[partner[partner >= 0]] = True
 
-    swapped = _swapped(f, partner, overlap, limits.swap_gain_iou)
+    swapped = _swapped(f, partner, overlap, limits)
     out += _swap_findings(f, partner, swapped)
     out += _class_findings(f, partner, swapped, classes)
     kinds = _kinds(f, classes)
@@ -210,13 +210,14 @@ def _partners(f: Facing, limits: ImageLimits) -> tuple[Ints, Floats]:
     return partner, overlap
 
 
-def _swapped(f: Facing, partner: Ints, overlap: Floats, gain: float) -> Mask:
+def _swapped(f: Facing, partner: Ints, overlap: Floats, limits: ImageLimits) -> Mask:
     """Rectangles that show a box of another identity."""
     has = partner >= 0
     other = np.zeros(len(partner), bool)
     other[has] = f.code_3d[partner[has]] != f.code_2d[has]
     claims = np.isin(f.code_2d, f.code_3d) & (f.code_2d >= 0)
-    return np.asarray(other & claims & (overlap - f.iou >= gain))
+    large = (f.rect_2d[:, 2:] - f.rect_2d[:, :2]).min(axis=1) >= limits.min_side_px
+    return np.asarray(other & claims & large & (overlap - f.iou >= limits.swap_gain_iou))
 
 
 def _where(f: Facing, i: int) -> dict[str, Any]:

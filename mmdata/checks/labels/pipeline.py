@@ -88,7 +88,7 @@ def _images(
         facing = face(view, boxes, look(view, boxes, limits.projection), rectangles, codes)
         cause = camera_cause(facing, limits.causes, limits.projection)
         facings.append((view, facing, cause))
-    delay = shared_delay([c for _, _, c in facings if c is not None], len(facings))
+    delay = shared_delay([c for _, _, c in facings if c is not None])
     out: list[LabelFinding] = []
     if delay is not None:
         word = "early" if delay > 0 else "late"
@@ -97,7 +97,7 @@ def _images(
     for view, facing, cause in facings:
         hides = hidden_by_points(view, boxes, scene.sweeps, limits.images)
         plain = compare(facing, limits.images, limits.projection, classes, hides)
-        if cause is None and delay is None:
+        if not cause and delay is None:
             out += plain
             continue
         heads = causes.camera_findings(cause) if cause is not None else []
