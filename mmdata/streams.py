@@ -128,7 +128,7 @@ class StreamInfo:
     """Everything about a stream but its samples. None means not known.
 
     nominal_rate_hz is what the source declares, not what was measured. `encoding` is for images
-    (jpeg | png | h264 | hevc | av1 | vp9 | mpeg4 | raw). `attrs`: further facts, JSON scalars or lists.
+    (jpeg, png, h264, hevc, av1, vp9, mpeg4, raw). `attrs`: further facts, JSON scalars or lists.
     """
 
     name: str

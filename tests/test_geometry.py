@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmdata import geometry as g
 from scipy.spatial.transform import Rotation, Slerp
+
+from mmdata import geometry as g
 
 RNG = np.random.default_rng(5)
 K = np.array([[310.0, 0.0, 162.5], [0.0, 305.0, 118.25], [0.0, 0.0, 1.0]])

@@ -27,7 +27,7 @@ class Sensor:
     name: str
     frame_id: str
     parent: str | None = None
-    parent_SE3_sensor: SE3 | None = None  # noqa: N815 (named as every transform)
+    parent_SE3_sensor: SE3 | None = None
     camera: CameraModel | None = None
 
     def to_dict(self) -> dict[str, Any]:
