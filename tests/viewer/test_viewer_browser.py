@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from mmdata_viewer.points import read_points
 
 OpenPage = Callable[..., Page]
 
-NUMBERS = """([t, width, height]) => window.mmdata.seek(t).then(() =>
-  window.mmdata.cameras.tiles.map((tile) => {
+# The pixels of a screen region as base64, since thousands of numbers take playwright long.
+PIXELS = """(tile, width, height, step) => {
     const data = tile.image.getContext('2d').getImageData(0, 0, width, height).data;
-    const grey = [];
-    for (let k = 0; k < data.length; k += 4) grey.push(data[k]);
-    return [tile.stream.name, tile.shown, grey];
-  }))"""
+    let text = '';
+    for (let k = 0; k < data.length; k += 4 * step)
+      text += String.fromCharCode(data[k], data[k + 1], data[k + 2]);
+    return btoa(text); }"""
+SHOWN = f"""([t, width, height, step]) => window.mmdata.seek(t).then(() =>
+  window.mmdata.cameras.tiles.map((tile) => [tile.stream.name, tile.shown,
+    ({PIXELS})(tile, width || tile.image.width, height || tile.image.height, step)]))"""
 TRACKS = "() => window.mmdata.session.layers.all('tracks_3d').length"
 PHASES = """() => window.mmdata.session.layers.all('phases', window.mmdata.session.layers.active)
   .map((p) => p.item).sort((a, b) => a.start_ns - b.start_ns)
@@ -53,8 +57,8 @@ def test_two_hundred_random_seeks_show_the_right_frame(server: Server, open_page
         assert last is not None
         seen = set()
         for t in rng.integers(0, last - first, 200).tolist():
-            for name, shown, grey in page.run(NUMBERS, [t, BITS * CELL, CELL]):
-                strip = np.array(grey, np.uint8).reshape(CELL, BITS * CELL)
+            for name, shown, data in page.run(SHOWN, [t, BITS * CELL, CELL, 1]):
+                strip = np.frombuffer(b64decode(data), np.uint8).reshape(CELL, BITS * CELL, 3)
                 expected = nearest(episode.streams[name].stamp_ns, first + t)
                 assert shown == expected
                 assert read_number(strip) == expected, f"{name} at {t} ns shows another frame"
@@ -85,26 +89,18 @@ def test_seeks_in_a_recorded_log_show_the_frame_of_its_stamps(
             assert last is not None
             cameras = ["camera_front", "camera_wrist"]
             for t in rng.integers(0, last - first, 200).tolist():
-                page.seek(t)
-                shown = page.run(
-                    """(names) => window.mmdata.cameras.tiles
-                      .filter((t) => names.includes(t.stream.name)).map((t) => {
-                        const g = t.image.getContext('2d');
-                        const d = g.getImageData(0, 0, t.image.width, t.image.height).data;
-                        const out = [];
-                        for (let k = 0; k < d.length; k += 4 * 37) out.push(d[k], d[k+1], d[k+2]);
-                        return [t.stream.name, out];
-                      })""",
-                    cameras,
-                )
-                assert sorted(name for name, _ in shown) == cameras
-                for name, values in shown:
+                shown = page.run(SHOWN, [t, 0, 0, 37])
+                assert {name for name, _, _ in shown} >= set(cameras)
+                for name, _, data in shown:
+                    if name not in cameras:
+                        continue  # depth
+                    values = np.frombuffer(b64decode(data), np.uint8).astype(int)
                     stream = episode.streams[name]
                     i = nearest(stream.stamp_ns, first + t)
 
                     def error(k: int, name: str = name, values: Any = values) -> float:
                         flat = episode.streams[name][k].reshape(-1, 3)[::37].astype(int).reshape(-1)
-                        return float(np.abs(flat - np.array(values)).mean())
+                        return float(np.abs(flat - values).mean())
 
                     assert error(i) < 1.0
                     # Of all frames around, none fits better (a still scene may tie).
@@ -267,20 +263,23 @@ def test_phases_are_labelled_by_keys_alone(server: Server, open_page: OpenPage) 
 
 def test_holding_a_key_while_playing_labels_that_long(server: Server, open_page: OpenPage) -> None:
     page = open_page(f"{server.url}?ep=drive.h5&user=ben")
-    page.run(
-        "() => { window.mmdata.session.clock.setSpeed(2); window.mmdata.session.clock.seek(5e8); }"
-    )
+    now = "() => window.mmdata.session.clock.t"
+    page.run("() => { window.mmdata.session.clock.setSpeed(0.5); }")
     page.press("a", "Space")  # silent, playing
-    page.wait("() => window.mmdata.session.clock.t > 8e8")
+    page.wait("() => window.mmdata.session.clock.t > 3e8")
+    earliest_start = page.run(now)
     page.page.keyboard.down("3")
-    page.wait("() => window.mmdata.session.clock.t > 2e9")
+    latest_start = page.run(now)
+    page.wait("() => window.mmdata.session.clock.t > 9e8")
+    earliest_end = page.run(now)
     page.page.keyboard.up("3")
+    latest_end = page.run(now)
     page.press("Space")
     page.saved()
-    (label, start, end) = page.run(PHASES)[0]
+    ((label, start, end),) = page.run(PHASES)
     assert label == "keep_lane"
-    assert 8e8 < start < 1.6e9
-    assert 2e9 < end < 3.5e9
+    assert earliest_start <= start <= latest_start
+    assert earliest_end <= end <= latest_end
 
 
 def test_boxes_are_made_moved_and_keyed_by_keys_alone(server: Server, open_page: OpenPage) -> None:
@@ -497,7 +496,7 @@ def test_words_of_a_hostile_file_stay_words(
 def test_playing_a_thousand_frames_does_not_grow_the_heap(
     server: Server, open_page: OpenPage
 ) -> None:
-    page = open_page(f"{server.url}?ep=drive.h5")
+    page = open_page(f"{server.url}?ep=drive.h5", viewport={"width": 900, "height": 640})
     heap = "() => { gc(); gc(); return performance.memory.usedJSHeapSize; }"
     times = np.linspace(0, 7.9e9, 200).astype(int).tolist()
 
@@ -558,3 +557,54 @@ def test_deep_links_bring_back_instant_and_selection(server: Server, open_page: 
     page.press(".")
     page.wait("() => !location.search.includes('t=2.250000')")
     assert "sel=p1" in page.run("() => location.search")
+
+
+def test_a_gap_is_found_at_once_and_closed_by_its_fix(server: Server, open_page: OpenPage) -> None:
+    page = open_page(f"{server.url}?ep=drive.h5&user=ben")
+    page.saved()
+    page.run("""() => { const l = window.mmdata.session.layers; const p = (id, label, a, b) => (
+      { collection: 'phases', id, after: { id, tier: 'motion', label, start_ns: a, end_ns: b } });
+      return l.edit([p('a', 'approach', 1e9, 2e9), p('b', 'descend', 2.5e9, 3e9)]); }""")
+    page.wait("() => window.mmdata.sidebar.findings.some((f) => f.rule === 'label/gap')")
+    page.press("x")
+    page.wait("() => window.mmdata.session.clock.t === 2.5e9")
+    assert page.run("() => window.mmdata.session.selection.id") == "b"
+    page.page.get_by_role("tab", name="Findings").click()
+    page.page.get_by_role("button", name="extend approach to here").click()
+    page.saved()
+    assert page.run(PHASES)[0] == ["approach", 1e9, 2.5e9]
+    page.wait("() => !window.mmdata.sidebar.findings.some((f) => f.rule === 'label/gap')")
+
+
+def test_review_comments_and_comparison_in_the_page(server: Server, open_page: OpenPage) -> None:
+    page = open_page(f"{server.url}?ep=drive.h5&t=2.25&sel=p1&user=anna")
+    page.press("p")
+    page.page.keyboard.type("boundary too late")
+    page.press("Control+Enter")
+    page.saved()
+    (comment,) = page.run(
+        "() => window.mmdata.session.layers.all('comments', 'anna').map((c) => c.item)"
+    )
+    assert comment["text"] == "boundary too late"
+    assert comment["pin"]["stamp_ns"] == 2_250_000_000
+    assert comment["pin"]["annotation_id"] == "p1"
+    assert comment["provenance"]["author"] == "anna"
+    page.run("t => window.mmdata.session.clock.seek(t)", 0)
+    page.page.get_by_role("tab", name="Review").click()
+    page.page.get_by_role("button", name="anna boundary too late").click()
+    assert page.run("() => window.mmdata.session.clock.t") == 2_250_000_000
+    page.page.get_by_role("button", name="Hand in for review").click()
+    page.wait("() => document.body.innerText.includes('Layer anna: review')")
+    page.page.get_by_role("button", name="Accept", exact=True).click()
+    page.wait("() => document.body.innerText.includes('Layer anna: accepted')")
+    page.run(
+        "() => window.mmdata.session.layers.edit([{collection: 'events', id: 'e1', after: null}])"
+    )
+    page.wait("() => document.body.innerText.includes('is accepted; reopen it')")
+    assert page.run("() => !!window.mmdata.session.layers.get('anna', 'events', 'e1')")
+    page.page.get_by_role("button", name="Compare two layers").click()
+    page.page.keyboard.type("anna")
+    page.press("Enter")
+    page.page.keyboard.type("auto")
+    page.press("Enter")
+    page.wait("() => /manoeuvre: same label 100.0 % of the time/.test(document.body.innerText)")

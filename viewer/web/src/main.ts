@@ -224,11 +224,15 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     scene,
     timeline,
     sidebar,
+    panels,
     settled,
     seek: async (at: number) => {
       clock.seek(at);
       for (const panel of panels) panel.update();
-      while (!settled()) await new Promise((resolve) => requestAnimationFrame(resolve));
+      while (!settled()) {
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        for (const panel of panels) panel.update();
+      }
     },
   };
 }
