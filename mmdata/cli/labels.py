@@ -50,11 +50,18 @@ def check_labels(
         if html is not None:
             html.write_text(_page(results), encoding="utf-8")
     if as_json:
-        print_json({"episodes": [
-            {"path": str(path), "layers": [one.name for one in layers],
-             "findings": [f.to_dict() for f in found]}
-            for path, layers, found in results
-        ]})  # fmt: skip
+        print_json(
+            {
+                "episodes": [
+                    {
+                        "path": str(path),
+                        "layers": [one.name for one in layers],
+                        "findings": [f.to_dict() for f in found],
+                    }
+                    for path, layers, found in results
+                ]
+            }
+        )
     else:
         for path, layers, found in results:
             _print(path, layers, found, show, folded)
@@ -83,7 +90,7 @@ def _limits(path: Path | None) -> LabelLimits:
 
 
 def _layers(path: Path, names: list[str]) -> list[Layer]:
-    from mmdata.annotations.place import list_layers, read
+    from mmdata.annotations import list_layers, read_episode_layer
     from mmdata.errors import ConfigError
 
     entries = {entry.name: entry for entry in list_layers(path)}
@@ -92,7 +99,8 @@ def _layers(path: Path, names: list[str]) -> list[Layer]:
         have = ", ".join(entries) or "none"
         raise ConfigError(f"{path} has no layer {missing[0]!r}; it has: {have}")
     return [
-        read(path, name) for name in (names or [n for n, e in entries.items() if not e.problem])
+        read_episode_layer(path, name)
+        for name in (names or [n for n, e in entries.items() if not e.problem])
     ]
 
 
@@ -120,8 +128,14 @@ def _print(
     if shown:
         made = table("rule", "type", "where", "object", "message", "folded", right=("folded",))
         for f in shown[:show]:
-            made.add_row(f.rule, f.error_type, f.stream or "", f.object_id or "", f.message,
-                         str(f.explains or ""))  # fmt: skip
+            made.add_row(
+                f.rule,
+                f.error_type,
+                f.stream or "",
+                f.object_id or "",
+                f.message,
+                str(f.explains or ""),
+            )
         print_table(made)
     if len(shown) > show:
         typer.echo(f"... and {len(shown) - show} more (--show, --json, --html)")
@@ -134,7 +148,7 @@ def _page(results: list[tuple[Path, list[Layer], list[LabelFinding]]]) -> str:
 
     parts = [
         "<!doctype html><meta charset=utf-8><title>mmdata check-labels</title><style>"
-        "body{font:14px system-ui;margin:2em;max-width:90em}td,th{padding:.2em .7em;text-align:left;"
+        "body{font:14px system-ui;margin:2em}td,th{padding:.2em .7em;text-align:left;"
         "vertical-align:top}tr:nth-child(even){background:#f4f4f4}details{margin:.2em 0}"
         ".error{color:#a00}.warning{color:#860}</style>"
     ]
@@ -145,21 +159,32 @@ def _page(results: list[tuple[Path, list[Layer], list[LabelFinding]]]) -> str:
                 below[f.cause].append(f)
         top = [f for f in found if f.cause is None]
         names = escape(", ".join(one.name for one in layers))
-        parts.append(f"<h1>{escape(str(path))}</h1><p>Layers: {names}. {len(top)} findings, "
-                     f"{len(found) - len(top)} folded.</p><table><tr><th>type<th>findings</tr>")  # fmt: skip
+        parts.append(
+            f"<h1>{escape(str(path))}</h1><p>Layers: {names}. {len(top)} findings, "
+            f"{len(found) - len(top)} folded.</p><table><tr><th>type<th>findings</tr>"
+        )
         for kind, count in sorted(Counter(f.error_type for f in top).items()):
             parts.append(f"<tr><td>{escape(kind)}<td>{count}</tr>")
         parts.append("</table><table><tr><th>rule<th>type<th>where<th>object<th>stamp<th>finding")
         for f in top:
-            cells: list[Any] = [f.rule, f.error_type, f.stream or "", f.object_id or "",
-                                "" if f.stamp_ns is None else f.stamp_ns]  # fmt: skip
-            inner = "".join(f"<li>{escape(g.rule)} {escape(g.object_id or '')} "
-                            f"{g.stamp_ns or ''}: {escape(g.message)}" for g in below[f.key])  # fmt: skip
+            cells: list[Any] = [
+                f.rule,
+                f.error_type,
+                f.stream or "",
+                f.object_id or "",
+                "" if f.stamp_ns is None else f.stamp_ns,
+            ]
+            inner = "".join(
+                f"<li>{escape(g.rule)} {escape(g.object_id or '')} "
+                f"{g.stamp_ns or ''}: {escape(g.message)}"
+                for g in below[f.key]
+            )
             more = (
                 f"<details><summary>{len(below[f.key])} folded</summary><ul>{inner}</ul></details>"
             )
             row = "".join(f"<td>{escape(str(cell))}" for cell in cells)
-            parts.append(f"<tr class={f.severity}>{row}<td>{escape(f.message)}"
-                         f"{more if inner else ''}</tr>")  # fmt: skip
+            parts.append(
+                f"<tr class={f.severity}>{row}<td>{escape(f.message)}{more if inner else ''}</tr>"
+            )
         parts.append("</table>")
     return "\n".join(parts)

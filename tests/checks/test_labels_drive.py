@@ -42,8 +42,13 @@ def labels(simulated):
               **{n: v for n, v in b.items() if n not in ("true_ns", "visibility")})
         for k, b in enumerate(simulated.truth["boxes_2d"])
     ]  # fmt: skip
-    return Layer(episode_id=simulated.episode_id, name="truth",
-                 provenance=Provenance(author="truth"), tracks_3d=tracks, boxes_2d=boxes)  # fmt: skip
+    return Layer(
+        episode_id=simulated.episode_id,
+        name="truth",
+        provenance=Provenance(author="truth"),
+        tracks_3d=tracks,
+        boxes_2d=boxes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +179,7 @@ def test_a_displaced_keyframe_explains_what_it_does_to_images(run, labels):
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        (lambda c, s: (c + [0, 0, 0.7], s), {"ground_offset"}),
+        (lambda c, s: (c + np.array([0, 0, 0.7]), s), {"ground_offset"}),
         (lambda c, s: (c, s * [0.6, 0.6, 1.0]), {"cut_off", "undersized"}),
     ],
 )

@@ -127,7 +127,9 @@ def test_faults_put_into_the_real_boxes_are_found(recorded, real_findings, scene
     jump, size, raised, moved = chosen
     changed = layer
     at = jump.stamp_ns[5]
-    changed = changed.put(jump.put_keyframe(at, center_m=tuple(np.add(jump.center_m[5], [1, 0, 0]))))
+    changed = changed.put(
+        jump.put_keyframe(at, center_m=tuple(np.add(jump.center_m[5], [1, 0, 0])))
+    )
     at_size = size.stamp_ns[4]
     larger = tuple(np.multiply(size.size_lwh_m[4], [1.25, 1, 1]))
     changed = changed.put(size.put_keyframe(at_size, size_lwh_m=larger))

@@ -109,8 +109,10 @@ def test_one_identity_at_two_places():
     found = findings(track("a", straight()), track("b", far, object_id="a"))
     assert {f.name for f in found} == {"identity_reuse"}
     later = [T0 + 10_000_000_000 + 100_000_000 * k for k in range(20)]
-    away = findings(track("a", straight(speed=0.0)),
-                    track("b", straight(speed=0.0, y=2000.0), stamps=later, object_id="a"))  # fmt: skip
+    away = findings(
+        track("a", straight(speed=0.0)),
+        track("b", straight(speed=0.0, y=2000.0), stamps=later, object_id="a"),
+    )
     assert [f.name for f in away] == ["identity_reuse"]
 
 

@@ -37,8 +37,9 @@ def check_labels(
 
     Args:
         episode: gives cameras (images with intrinsics and a transform), sweeps and ego motion.
-        layers: annotation layers, as objects or as parsed JSON. A layer that holds 3D boxes and
-            rectangles is compared with itself; one with 3D boxes only with those of rectangles only.
+        layers: annotation layers, as objects or as parsed JSON. A layer with 3D boxes and
+            rectangles is compared with itself, one with 3D boxes only with those with rectangles
+            only.
         limits: thresholds.
 
     Raises:
@@ -60,8 +61,10 @@ def _check(
     from mmdata_schema import Layer, read_layer
 
     read = [x if isinstance(x, Layer) else read_layer(dict(x)) for x in layers]
-    frames = [b.frame_id for layer in read for b in (*layer.tracks_3d, *layer.boxes_3d)]
-    flat = {b.stream for layer in read for b in (*layer.tracks_2d, *layer.boxes_2d)}
+    frames = [b.frame_id for layer in read for b in layer.tracks_3d]
+    frames += [b.frame_id for layer in read for b in layer.boxes_3d]
+    flat = {b.stream for layer in read for b in layer.tracks_2d}
+    flat |= {b.stream for layer in read for b in layer.boxes_2d}
     said: dict[str, str] = {}
     found: list[LabelFinding] = []
     if frames:
@@ -76,7 +79,8 @@ def _check(
             said["LAB1"] = said["LAB0"] = ""
         elif flat:
             said["LAB1"] = said["LAB0"] = "; ".join(scene.notes) or "no camera has these rectangles"
-    if any(p.stream for layer in read for p in (*layer.phases, *layer.events)):
+    streams = [p.stream for layer in read for p in layer.phases]
+    if any(streams) or any(e.stream for layer in read for e in layer.events):
         found += check_timelines(read, limits.timelines)
         said["LAB4"] = ""
     if any(layer.captions for layer in read):
@@ -94,8 +98,8 @@ def _report(context: Context) -> tuple[list[LabelFinding], dict[str, str]]:
     """Findings of one context; kept for the other rules of the same run."""
     global _last
     if _last is None or _last[0]() is not context:
-        _last = (weakref.ref(context),
-                 *_check(context.episode, context.layers.values(), context.limits.labels))  # fmt: skip
+        found, said = _check(context.episode, context.layers.values(), context.limits.labels)
+        _last = (weakref.ref(context), found, said)
     return _last[1], _last[2]
 
 

@@ -2,9 +2,9 @@
 
 All rectangles of a camera are regressed at once on what a small turn, a small move and a small
 delay would do to each of them. A delay shows as residuals that grow with the speed at which a box
-crosses the image (a slope), a turn as residuals that are alike (a median). Huber weights keep single
-wrong boxes out; the Bayesian information criterion decides which of the causes are needed, so that
-what one explains is not given to another.
+crosses the image (a slope), a turn as residuals that are alike (a median). Huber weights keep
+single wrong boxes out; the Bayesian information criterion decides which of the causes are needed,
+so that what one explains is not given to another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mmdata.checks.labels.projection import (
     samples,
 )
 from mmdata.checks.labels.scene import View
-from mmdata.checks.labels.tables import Boxes3D, Floats, Ints
+from mmdata.checks.labels.tables import Boxes3D, Floats, Ints, Mask
 from mmdata.geometry import project_box_bounds
 
 HUBER = 1.345
@@ -155,12 +155,12 @@ def _usable(f: Facing, limits: CauseLimits) -> Ints:
     rows = rows[good & (side >= 8.0)]
     if len(rows) > _MAX_PAIRS:
         rows = rows[np.linspace(0, len(rows) - 1, _MAX_PAIRS).astype(int)]
-    return rows
+    return np.asarray(rows)
 
 
 def _design(
     view: View, boxes: Boxes3D, track: Ints, stamps: Ints, projection: ProjectionLimits
-) -> tuple[Floats, Floats, np.ndarray] | None:  # type: ignore[type-arg]
+) -> tuple[Floats, Floats, Mask] | None:
     """Centres (n, 2), derivatives (n, 2, 7) of the centres, and which rows could be projected."""
     steps = [(0.0, np.zeros(3), np.zeros(3))]
     for sign in (1, -1):
@@ -177,7 +177,8 @@ def _design(
     columns += [(c - base) / _PROBE_RAD for c in centres[3:6]]
     columns += [(c - base) / _PROBE_M for c in centres[6:9]]
     design = np.stack(columns, axis=2)
-    good = np.isfinite(design).all(axis=(1, 2)) & np.isfinite(base).all(axis=1)
+    finite = np.isfinite(design).all(axis=(1, 2)) & np.isfinite(base).all(axis=1)
+    good: Mask = np.asarray(finite)
     return (base, design, good) if good.any() else None
 
 
@@ -220,14 +221,14 @@ def _fit(
     y = (residual / weight_px[:, None]).reshape(-1)
     clusters = np.repeat(group, 2)
     share = 1.0 / (1.0 + (np.bincount(group)[group] - 1) * limits.object_correlation)
-    share = np.repeat(share, 2)
-    fits = [(model, *_robust(A[:, list(model)], y, share, clusters)) for model in _MODELS]
+    shares: Floats = np.repeat(share, 2).astype(np.float64)
+    fits = [(model, *_robust(A[:, list(model)], y, shares, clusters)) for model in _MODELS]
     scale = max(_LEAST_SPREAD, min(spread for _, _, _, spread in fits))
     scores = []
     for model, theta, _, _ in fits:
         left = np.abs(y - A[:, list(model)] @ theta) / scale
         loss = np.where(left <= HUBER, 0.5 * left**2, HUBER * (left - 0.5 * HUBER))
-        scores.append(2 * float((share * loss).sum()) + limits.bic_gain * len(model))
+        scores.append(2 * float((shares * loss).sum()) + limits.bic_gain * len(model))
     best = int(np.argmin(scores))
     model, theta, errors, _ = fits[best]
     index = list(model)
@@ -247,7 +248,7 @@ def _alone(design: Floats, residual: Floats, weight_px: Floats, group: Ints) -> 
 def _robust(A: Floats, y: Floats, share: Floats, clusters: Ints) -> tuple[Floats, Floats, float]:
     """Huber regression by reweighting: parameters, clustered covariance, spread of what is left."""
     k = A.shape[1]
-    theta = np.zeros(k)
+    theta: Floats = np.zeros(k)
     spread = 1.4826 * float(np.median(np.abs(y)))
     if k == 0:
         return theta, np.zeros((0, 0)), spread
@@ -260,7 +261,7 @@ def _robust(A: Floats, y: Floats, share: Floats, clusters: Ints) -> tuple[Floats
         weight = share * np.minimum(1.0, HUBER * spread / np.maximum(left, 1e-12))
         if np.abs(new - theta).max() < 1e-9:
             break
-        theta = new
+        theta = np.asarray(new, np.float64)
     pull = A * (weight * (y - A @ theta))[:, None]
     sums = np.zeros((int(clusters.max()) + 1, k))
     np.add.at(sums, clusters, pull)
@@ -276,7 +277,7 @@ def _strength(theta: Floats, covariance: Floats, index: Sequence[int]) -> float:
     if not part:
         return 0.0
     t, c = theta[part], covariance[np.ix_(part, part)]
-    return float(np.sqrt(max(t @ np.linalg.pinv(c) @ t, 0.0) / len(part)))
+    return float(np.sqrt(max(float(t @ np.linalg.pinv(c) @ t), 0.0) / len(part)))
 
 
 def shared_delay(causes: Sequence[CameraCause]) -> float | None:

@@ -4,15 +4,24 @@ which hand. Words that the taxonomies do not know are left alone: a rule that gu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 from mmdata.checks.labels.findings import LabelFinding, make
 from mmdata.checks.labels.rules import RULES
 from mmdata.checks.labels.tables import Classes, author_of
-from mmdata_schema import Caption, Layer, Phase, load_taxonomy
+from mmdata_schema import (
+    Caption,
+    Layer,
+    Phase,
+    SceneObject,
+    Track2D,
+    Track3D,
+    load_taxonomy,
+)
 
 _NUMBERS = {w: n for n, w in enumerate(
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -62,7 +71,9 @@ def read_text(text: str, classes: Classes) -> Said:
     """Actions, objects, numbers, colours and hands of a sentence in English."""
     words = re.findall(r"[a-z]+|\d+", text.lower())
     nouns = _nouns(classes)
-    actions, negated, hands = set(), set(), set()
+    actions: set[str] = set()
+    negated: set[str] = set()
+    hands: set[str] = set()
     objects: dict[str, tuple[int | None, str | None]] = {}
     for k, word in enumerate(words):
         stem = _verb(word)
@@ -159,7 +170,13 @@ def check_captions(layers: Sequence[Layer], classes: Classes | None = None) -> l
     return out
 
 
-def _against_phases(caption, said, inside, canonical, place):  # type: ignore[no-untyped-def]
+def _against_phases(
+    caption: Caption,
+    said: Said,
+    inside: Sequence[Phase],
+    canonical: Callable[[Phase], str],
+    place: Mapping[str, Any],
+) -> list[LabelFinding]:
     out: list[LabelFinding] = []
     there = {canonical(phase) for phase in inside}
     if not there:
@@ -182,7 +199,13 @@ def _against_phases(caption, said, inside, canonical, place):  # type: ignore[no
     return out
 
 
-def _against_objects(caption, said, labels, colours, place):  # type: ignore[no-untyped-def]
+def _against_objects(
+    caption: Caption,
+    said: Said,
+    labels: Mapping[str, str],
+    colours: Mapping[str, str],
+    place: Mapping[str, Any],
+) -> list[LabelFinding]:
     out: list[LabelFinding] = []
     named = {labels[o] for o in caption.object_ids if o in labels}
     for name, (number, colour) in said.objects.items():
@@ -256,7 +279,7 @@ def _labels_of(layers: Sequence[Layer], classes: Classes) -> dict[str, str]:
         for group in (layer.boxes_2d, layer.boxes_3d, layer.tracks_2d, layer.tracks_3d,
                       layer.objects):  # fmt: skip
             for item in group:
-                if item.object_id is not None:
+                if item.object_id is not None and item.label is not None:
                     out[item.object_id] = classes.name(item.label)
     return out
 
@@ -264,7 +287,10 @@ def _labels_of(layers: Sequence[Layer], classes: Classes) -> dict[str, str]:
 def _colours_of(layers: Sequence[Layer]) -> dict[str, str]:
     out: dict[str, str] = {}
     for layer in layers:
-        for item in (*layer.objects, *layer.tracks_3d, *layer.tracks_2d):
+        named: list[SceneObject | Track3D | Track2D] = [
+            *layer.objects, *layer.tracks_3d, *layer.tracks_2d
+        ]  # fmt: skip
+        for item in named:
             colour = item.attributes.get("colour", item.attributes.get("color"))
             if isinstance(colour, str):
                 out[item.object_id] = colour.lower()

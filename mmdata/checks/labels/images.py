@@ -17,8 +17,8 @@ from mmdata.checks.labels.scene import View
 from mmdata.checks.labels.spread import Shifts, shifts
 from mmdata.checks.labels.tables import Boxes2D, Boxes3D, Classes, Floats, Ints, Mask
 
-#: Whether boxes of Seen (indices) are hidden by something else, as far as LiDAR tells; the mask says
-#: which of them are in plain sight in the images before and after.
+#: Whether boxes of Seen (indices) are hidden by something else, as far as LiDAR tells; the mask
+#: says which of them are in plain sight in the images before and after.
 Hides = Callable[[Seen, Ints, Mask], Mask]
 
 
@@ -27,9 +27,9 @@ class Facing:
     """One camera's rectangles and the 3D boxes seen in it, ready to be compared.
 
     frame (M,): exposure of each rectangle, -1 where it belongs to none. code_2d (M,), code_3d (K,):
-    identities as numbers, equal where they claim to be one object; -1: no claim. code_track: of every 3D track. rect_2d (M, 4):
-    cut to the image. own (M,): index into seen of the same identity in the same frame, -1 without;
-    iou (M,): overlap with it.
+    identities as numbers, equal where they claim to be one object; -1: no claim. code_track (T,):
+    of every 3D track. rect_2d (M, 4): cut to the image. own (M,): index into seen of the same
+    identity in the same frame, -1 without; iou (M,): overlap with it.
     """
 
     view: View
@@ -93,7 +93,8 @@ def compare(
     out += _swap_findings(f, partner, swapped)
     out += _class_findings(f, partner, swapped, classes)
     kinds = _kinds(f, classes)
-    height = np.where(f.own >= 0, f.boxes.size[f.seen.row[f.own], 2], 1.0) if len(two) else kinds
+    height = np.ones(len(two))
+    height[f.own >= 0] = f.boxes.size[f.seen.row[f.own[f.own >= 0]], 2]
     measured = shifts(
         f.rect_2d, f.own, seen, f.view.camera, limits, f.code_2d, kinds, height, swapped
     )
@@ -392,14 +393,17 @@ def _unexplained(
     row, frame, _, certain = exposures_of(f.boxes, exposure, projection)
     codes = f.code_track[f.boxes.track]
     # Boxes without an identity explain nothing here; -1 must not run into the frame before.
-    row, frame, certain = (x[codes[row] >= 0] for x in (row, frame, certain))
+    own = codes[row] >= 0
+    row, frame, certain = row[own], frame[own], certain[own]
     every = codes[row]
     many = int(max(every.max(initial=0), f.code_2d.max(initial=0))) + 2
     now = np.unique((frame * many + every)[certain])
     grace = np.unique(frame * many + every)
     tracked = set(codes[codes >= 0].tolist())
     limit = np.array([f.view.camera.width, f.view.camera.height]) - 4.0
-    edge = (f.rect_2d[:, :2] < 3.0).any(axis=1) | (f.rect_2d[:, 2:] > limit).any(axis=1)
+    edge: Mask = np.asarray(
+        (f.rect_2d[:, :2] < 3.0).any(axis=1) | (f.rect_2d[:, 2:] > limit).any(axis=1)
+    )
     out: list[LabelFinding] = []
     homeless: dict[int, list[int]] = {}
     for i in rows.tolist():

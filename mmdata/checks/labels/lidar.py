@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from mmdata.checks.labels.tracks import about
 from mmdata.geometry import points_in_box, quat_conjugate, quat_rotate
 
 _CLEAR_M = 0.4
+#: Row of Contents -> what a finding says of its place.
+Place = Callable[[int], dict[str, Any]]
 _FACES = ("front", "back", "left", "right", "top")
 
 
@@ -220,7 +223,7 @@ def check_lidar(
     found = contents(boxes, sweeps, limits)
     out: list[LabelFinding] = []
 
-    def place(k: int) -> dict[str, object]:
+    def place(k: int) -> dict[str, Any]:
         row = int(found.row[k])
         return about(boxes, row) | {
             "stream": sweeps.stream,
@@ -242,7 +245,9 @@ def check_lidar(
     return out
 
 
-def _cut_findings(boxes, found, limits, classes, place):  # type: ignore[no-untyped-def]
+def _cut_findings(
+    boxes: Boxes3D, found: Contents, limits: SweepLimits, classes: Classes, place: Place
+) -> list[LabelFinding]:
     out: list[LabelFinding] = []
     total = found.solid + found.out.sum(axis=1)
     cut = (found.out >= limits.cut_points) & (found.near >= 3)
@@ -270,7 +275,14 @@ def _cut_findings(boxes, found, limits, classes, place):  # type: ignore[no-unty
     return out
 
 
-def _ground_findings(boxes, found, stream, limits, classes, place):  # type: ignore[no-untyped-def]
+def _ground_findings(
+    boxes: Boxes3D,
+    found: Contents,
+    stream: str,
+    limits: SweepLimits,
+    classes: Classes,
+    place: Place,
+) -> list[LabelFinding]:
     stands = np.array([classes.name(n.label) in limits.on_ground for n in boxes.named])
     known = np.flatnonzero(stands[boxes.track[found.row]] & np.isfinite(found.ground))
     if len(known) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from mmdata_schema import Layer
 
 @dataclass(frozen=True)
 class Sides:
-    """3D boxes of one layer, in the fixed frame, and rectangles per stream of the same or another."""
+    """3D boxes of one layer, in the fixed frame; rectangles per stream of it or another."""
 
     layer_3d: str
     boxes: Boxes3D
@@ -61,8 +62,8 @@ def check_boxes(
     found: list[LabelFinding] = []
     for boxes in three.values():
         found += check_tracks(boxes, limits.tracks, classes)
-        found += check_gaps(boxes, limits.tracks, classes,
-                            lambda holes, b=boxes: _in_sight(scene, b, holes, limits))  # fmt: skip
+        sight = partial(_in_sight, scene, boxes, limits)
+        found += check_gaps(boxes, limits.tracks, classes, sight)
         for sweeps in scene.sweeps:
             found += check_lidar(boxes, sweeps, limits.sweeps, classes)
     for a, boxes in three.items():
@@ -124,7 +125,7 @@ def _images(
     return out
 
 
-def _in_sight(scene: LabelScene, boxes: Boxes3D, holes: Boxes3D, limits: LabelLimits) -> Mask:
+def _in_sight(scene: LabelScene, boxes: Boxes3D, limits: LabelLimits, holes: Boxes3D) -> Mask:
     """Holes that hold LiDAR points, or that a camera sees plainly."""
     out = np.zeros(len(holes), bool)
     for sweeps in scene.sweeps[:1]:

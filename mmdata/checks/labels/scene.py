@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mmdata.checks.labels.tables import Boxes3D, Floats, Ints
+from mmdata.checks.labels.tables import Boxes3D, Floats, Ints, Mask
 from mmdata.geometry import (
     SE3,
     CameraModel,
@@ -107,7 +108,7 @@ class View:
     moved_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def corrected(
-        self, late_ns: int, turn_rad: Sequence[float], moved_m: Sequence[float] = (0.0, 0.0, 0.0)
+        self, late_ns: int, turn_rad: npt.ArrayLike, moved_m: npt.ArrayLike = (0.0, 0.0, 0.0)
     ) -> View:
         """The view under further corrections."""
         turn = np.add(self.turn_rad, turn_rad)
@@ -169,7 +170,8 @@ class LabelScene:
                 continue
             center[rows] = quat_rotate(pose[1], center[rows]) + pose[0]
             quaternion[rows] = quat_multiply(pose[1], quaternion[rows])
-        keep = np.isfinite(center).all(axis=1) & np.isfinite(quaternion).all(axis=1)
+        known = np.isfinite(np.concatenate([center, quaternion], axis=1))
+        keep: Mask = np.asarray(known.all(axis=1))
         # A stretch that lost rows in the middle is still one stretch; one that lost its end ends.
         last = boxes.last.copy()
         for row in np.flatnonzero(~keep & boxes.last):
@@ -313,6 +315,6 @@ def _points(stream: Stream, i: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _column(stream: Stream, name: str, i: int) -> np.ndarray:  # type: ignore[type-arg]
+def _column(stream: Stream, name: str, i: int) -> npt.NDArray[Any]:
     values = stream.field(name, i, i + 1)
     return values.data if isinstance(values, Ragged) else np.asarray(values).reshape(-1)

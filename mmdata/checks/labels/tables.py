@@ -63,7 +63,7 @@ class Boxes3D:
 
     def row_id(self, row: int) -> str:
         """Address of a keyframe."""
-        named = self.named[self.track[row]]
+        named: Named = self.named[self.track[row]]
         if named.single:
             return named.annotation_id
         return f"{named.annotation_id}@{self.stamp_ns[row]}"
@@ -82,7 +82,7 @@ class Boxes2D:
         return len(self.named)
 
     def row_id(self, row: int) -> str:
-        named = self.names[self.named[row]]
+        named: Named = self.names[self.named[row]]
         if named.single:
             return named.annotation_id
         return f"{named.annotation_id}@{self.stamp_ns[row]}"

@@ -202,7 +202,7 @@ def _exchange(boxes: Boxes3D, i: int, j: int) -> bool:
 
     def ahead(row: int) -> Floats:
         if boxes.first[row]:
-            return boxes.center[row]
+            return np.asarray(boxes.center[row])
         step = (t[row + 1] - t[row]) / max(int(t[row] - t[row - 1]), 1)
         return np.asarray(
             boxes.center[row] + step * (boxes.center[row] - boxes.center[row - 1])
