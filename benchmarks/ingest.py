@@ -392,8 +392,7 @@ def main() -> None:
     python: Path | None = arguments.lerobot / "bin/python"
     probe = [str(python), "-c", "import lerobot.datasets.lerobot_dataset"]
     if not (python and python.exists()) or subprocess.run(probe, capture_output=True).returncode:
-        print(f"(d) is left out: no LeRobot in {arguments.lerobot} "
-              "(install it into an environment of its own and name that with --lerobot)")  # fmt: skip
+        print(f"(d) is left out: no LeRobot in {arguments.lerobot}; --lerobot names another place")
         python = None
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, load {load:.1f} at the start, medians of {arguments.repeat}")

@@ -136,6 +136,8 @@ def convert(
       mmdata convert logs/ -o episodes -j 4 --split-gap 2
     """
     with one_line_errors():
+        import signal
+
         from mmdata.conversion.batch import plan_batch, run_batch
         from mmdata.conversion.sources import find_sources
 
@@ -149,6 +151,8 @@ def convert(
         if dry_run:
             _print_plan(found, plan, json)
             return
+        # What a scheduler sends when the time is up stops as cleanly as Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         results: list[JobResult] = []
         with ProgressLines(quiet=json) as progress:
             batch = run_batch(

@@ -125,13 +125,14 @@ class _Pool:
 
     def restart(self) -> None:
         """Replace the workers, of which one has died."""
-        self.stop()
+        self.stop(at_once=True)
         self._start()
 
-    def stop(self) -> None:
-        """End the workers at once."""
-        for process in list((self._executor._processes or {}).values()):
-            process.terminate()
+    def stop(self, at_once: bool) -> None:
+        """End the workers; at_once: whatever they are doing."""
+        if at_once:
+            for process in list((self._executor._processes or {}).values()):
+                process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -185,7 +186,9 @@ def run_pool(todo: list[Task], jobs: int, progress: Progress | None) -> Results:
                 del running[future]
                 yield result
     finally:
-        pool.stop()
+        pool.stop(at_once=bool(running))
+        if reports is not None:
+            reports.close()
         for task in running.values():
             remove_partials(task)
 
@@ -243,13 +246,13 @@ def run_ray(todo: list[Task], jobs: int, address: str | None) -> Results:
                 task = waiting.pop()
                 running[work.remote(_absolute(task))] = task
             done, _ = ray.wait(list(running), num_returns=1)
-            source = running.pop(done[0]).source
+            task = running.pop(done[0])
             try:
                 result, started = ray.get(done[0])
             except ray.exceptions.RayError as error:
                 reason = f"its Ray task failed: {str(error).splitlines()[0]}"
-                result, started = JobResult(source, reason=reason), time.time()
-            yield _as_asked(result, source), started
+                result, started = JobResult(task.source, reason=reason), time.time()
+            yield _as_asked(result, task), started
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -269,8 +272,15 @@ def _absolute(task: Task) -> Task:
     )
 
 
-def _as_asked(result: JobResult, source: Source) -> JobResult:
-    """A result that names its source as the ledger does."""
-    result.source = source
-    result.episodes = [replace(e, source=source.label) for e in result.episodes]
+def _as_asked(result: JobResult, task: Task) -> JobResult:
+    """A result that names its source and its episodes as the batch does."""
+    result.source = task.source
+    result.episodes = [
+        replace(
+            e,
+            source=task.source.label,
+            path=e.path if is_uri(task.out) else Path(task.out) / e.path.name,
+        )
+        for e in result.episodes
+    ]
     return result

@@ -40,6 +40,7 @@ def test_ray_writes_what_one_process_does(tmp_path: Path, monkeypatch: pytest.Mo
         }
 
     assert facts(there) == facts(here)
+    assert {e.path.parent for r in there for e in r.episodes} == {Path("there")}
     files = {p.name: p.read_bytes() for p in Path("here").glob("*.h5")}
     assert len(files) == 8
     assert {p.name: p.read_bytes() for p in Path("there").glob("*.h5")} == files
