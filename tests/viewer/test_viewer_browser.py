@@ -570,6 +570,7 @@ def test_a_gap_is_found_at_once_and_closed_by_its_fix(server: Server, open_page:
     page.wait("() => window.mmdata.session.clock.t === 2.5e9")
     assert page.run("() => window.mmdata.session.selection.id") == "b"
     page.page.get_by_role("tab", name="Findings").click()
+    page.wait("() => document.querySelector('[aria-selected=true]').innerText.startsWith('Find')")
     page.page.get_by_role("button", name="extend approach to here").click()
     page.saved()
     assert page.run(PHASES)[0] == ["approach", 1e9, 2.5e9]
