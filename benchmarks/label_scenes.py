@@ -277,6 +277,7 @@ class SimScene:
     def label_images(self) -> None:
         """Draw the rectangles of all images, as ``late_ns`` and ``turn_rad`` have it."""
         rng = self.rng
+        self.keyed = {(b["object_id"], b["frame"]) for b in self.boxes3}
         for view in self.views:
             late = self.late_ns.get(view.stream, 0)
             turn = self.turn_rad.get(view.stream)
@@ -301,7 +302,9 @@ class SimScene:
         limit = np.array([view.camera.width, view.camera.height] * 2) - 0.5
         cut = np.clip(np.where(seen[:, None], bounds, -9.0), -0.5, limit)
         side = (cut[:, 2:] - cut[:, :2]).min(axis=1)
-        rows = np.flatnonzero((side > 6) & (np.linalg.norm(center - p, axis=1) < 70))
+        # Both kinds of labels were asked for within one range: there is a 3D box around this time.
+        known = [{(th.object_id, i), (th.object_id, i + 1)} <= self.keyed for th in self.things]
+        rows = np.flatnonzero((side > 6) & np.array(known))
         if len(rows) == 0:
             return
         shares = self._visible(view, rows, center, size, turned, p, q)

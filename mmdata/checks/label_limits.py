@@ -48,6 +48,8 @@ class ImageLimits(_Group):
     """Shift of an edge pair over the side of the box."""
     location_sigma: float = Field(default=5.0, gt=0)
     """Shift over the spread of all shifts in this camera."""
+    own_sigma: float = Field(default=4.5, gt=0)
+    """Shift over the spread, against the same object in the images before and after."""
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)
     """Spread assumed where fewer than min_pairs boxes tell it."""

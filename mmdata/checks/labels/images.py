@@ -17,9 +17,9 @@ from mmdata.checks.labels.scene import View
 from mmdata.checks.labels.spread import Shifts, shifts
 from mmdata.checks.labels.tables import Boxes2D, Boxes3D, Classes, Floats, Ints, Mask
 
-#: Whether boxes of Seen (indices) are hidden by something else, as far as LiDAR tells; the mask
-#: says which of them are in plain sight in the images before and after.
-Hides = Callable[[Seen, Ints, Mask], Mask]
+#: Whether boxes of Seen (indices) are hidden by something else, as far as LiDAR tells. The number
+#: says in how many directions of time (0 to 2) the images next to it show them.
+Hides = Callable[[Seen, Ints, Ints], Mask]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def compare(
     alone = (partner < 0) & (f.frame >= 0)
     astray = alone & (f.own >= 0) & ~taken[f.own]
     astray &= seen.visible[f.own] >= limits.missing_visibility
-    astray &= seen.certain[f.own]
+    astray &= seen.certain[f.own] & _far_off(f, limits)
     out += [_astray(f, int(i)) for i in np.flatnonzero(astray)]
     taken[f.own[astray]] = True
     alone &= ~astray
@@ -334,8 +334,8 @@ def _missing(
     candidates = np.flatnonzero(expected & ~taken & labelled[seen.frame])
     # Half hidden things are left out or not as the annotator likes: only a hole in a series tells.
     around = _labelled_around(f, candidates)
-    plain = seen.visible[candidates] >= limits.plain_visibility * seen.inside[candidates]
-    candidates, around = candidates[plain | around], around[plain | around]
+    plain = (seen.visible[candidates] >= limits.plain_visibility) | (around == 2)
+    candidates, around = candidates[plain], around[plain]
     if hides is not None and len(candidates):
         candidates = candidates[~hides(seen, candidates, around)]
     out = []
@@ -369,15 +369,26 @@ def _missing(
     return out
 
 
-def _labelled_around(f: Facing, rows: Ints) -> Mask:
-    """Whether the identity of seen boxes has rectangles in images just before and just after."""
+def _labelled_around(f: Facing, rows: Ints) -> Ints:
+    """In how many directions of time the images next to seen boxes have a rectangle of their
+    identity: 0, 1 or 2. Before the first and after the last image counts as having one."""
     many = int(max(f.code_3d.max(initial=0), f.code_2d.max(initial=0))) + 2
     keys = np.unique((f.frame * many + f.code_2d)[(f.code_2d >= 0) & (f.frame >= 0)])
-    own = f.seen.frame[rows] * many + f.code_3d[rows]
-    before, after = (
-        np.isin(own + sign * many, keys) | np.isin(own + 2 * sign * many, keys) for sign in (-1, 1)
-    )
-    return before & after & (f.code_3d[rows] >= 0)
+    frame = f.seen.frame[rows]
+    own = frame * many + f.code_3d[rows]
+    before = np.isin(own - many, keys) | np.isin(own - 2 * many, keys) | (frame == 0)
+    last = len(f.view.stamp_ns) - 1
+    after = np.isin(own + many, keys) | np.isin(own + 2 * many, keys) | (frame == last)
+    return np.where(f.code_3d[rows] >= 0, before.astype(np.int64) + after, 0)
+
+
+def _far_off(f: Facing, limits: ImageLimits) -> Mask:
+    """Rectangles whose centre is off its projection by more than a hand's error."""
+    rect = f.seen.rect[f.own]
+    apart = 0.5 * np.abs(rect[:, :2] + rect[:, 2:] - f.rect_2d[:, :2] - f.rect_2d[:, 2:])
+    side = np.maximum(rect[:, 2:] - rect[:, :2], 1.0)
+    spread = np.hypot(limits.spread_px, limits.spread_fraction * side)
+    return np.asarray((apart > limits.location_sigma * spread).any(axis=1))
 
 
 def _unexplained(

@@ -129,7 +129,7 @@ def _contents_of(boxes: Boxes3D, rows: Ints, sweep: Sweep, limits: SweepLimits) 
         beside = (ax > half[0] + 0.3) | (ay > half[1] + 0.3)
         flat = z[beside & (z < -half[2] + 1.0) & (z > -half[2] - 1.5)]
         if len(flat) >= limits.ground_points:
-            ground[k] = -half[2] - float(np.quantile(flat, 0.25))
+            ground[k] = -half[2] - float(np.quantile(flat, 0.1))
         if solid[k] == 0:
             seen_through = _rays(index.points, sweep.origin, center[k], size[k], turned[k])
             through[k], before[k] = seen_through[:2]
@@ -250,7 +250,9 @@ def _cut_findings(
 ) -> list[LabelFinding]:
     out: list[LabelFinding] = []
     total = found.solid + found.out.sum(axis=1)
-    cut = (found.out >= limits.cut_points) & (found.near >= 3)
+    # The surface goes on inside the face, or most of the object lies outside the box.
+    goes_on = (found.near >= 3) | (found.out > found.solid[:, None])
+    cut = (found.out >= limits.cut_points) & goes_on
     cut &= found.out >= limits.cut_share * np.maximum(total, 1)[:, None]
     names = np.array([classes.name(named.label) for named in boxes.named], dtype=object)
     label = names[boxes.track[found.row]]
@@ -313,7 +315,7 @@ def hidden_by_points(
         return None
     cache: dict[int, Sweep | None] = {}
 
-    def hides(seen: Seen, rows: Ints, around: Mask) -> Mask:
+    def hides(seen: Seen, rows: Ints, around: Ints) -> Mask:
         exposure = view.stamp_ns - view.late_ns
         position, _ = camera_poses(view, exposure)
         center, size, turned = box_at(boxes, seen.row[rows], seen.part[rows])
@@ -330,10 +332,13 @@ def hidden_by_points(
                 continue
             eye = position[seen.frame[rows[k]]]
             through, before, on = _rays(sweep.points, eye, center[k], size[k], turned[k])
-            enough = before >= (limits.hiding_points if around[k] else 1)
-            out[k] = enough and before >= limits.occluded_points * (through + before + on)
-            # What the images around do not show either must at least be seen by the LiDAR.
-            out[k] |= not around[k] and on == 0
+            if around[k] == 2:
+                share = limits.occluded_points * (through + before + on)
+                out[k] = before >= max(limits.hiding_points, share)
+            else:
+                # What images next to it do not show either must be seen by the LiDAR, with
+                # nothing before it; the more so where it comes into or goes out of sight.
+                out[k] = before > 0 or on < (limits.hiding_points if around[k] else 1)
         return out
 
     return hides

@@ -96,16 +96,22 @@ def _images(
         text = f"stamps of the 3D boxes are {abs(delay) * 1e3:.0f} ms {word} against all cameras"
         out.append(make(RULES["boxes_late"], text, value=-delay * 1e3, layer=sides.layer_3d))
     for view, facing, cause in facings:
+        if delay is not None:
+            # What is left of a camera once the delay they share is taken off.
+            late = view.corrected(round(delay * 1e9), (0.0, 0.0, 0.0))
+            seen = look(late, boxes, limits.projection)
+            rest = face(late, boxes, seen, sides.rectangles[view.stream], codes)
+            cause = camera_cause(rest, limits.causes, limits.projection)
+            if cause is not None:
+                cause = replace(cause, late_s=0.0, late_px=0.0)
         hides = hidden_by_points(view, boxes, scene.sweeps, limits.images)
         plain = compare(facing, limits.images, limits.projection, classes, hides)
         if not cause and delay is None:
             out += plain
             continue
         heads = causes.camera_findings(cause) if cause is not None else []
-        if delay is not None:
-            heads = [h for h in heads if h.name != "camera_late"]
-        late = delay if delay is not None else cause.late_s if cause is not None else 0.0
-        better = view.corrected(round(late * 1e9), (0.0, 0.0, 0.0))
+        seconds = delay if delay is not None else cause.late_s if cause is not None else 0.0
+        better = view.corrected(round(seconds * 1e9), (0.0, 0.0, 0.0))
         if cause is not None:
             better = better.corrected(0, cause.turn_rad, cause.moved_m)
         seen = look(better, boxes, limits.projection)

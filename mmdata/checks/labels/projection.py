@@ -35,7 +35,8 @@ class Seen:
     row (K,): keyframe at or before the exposure; part (K,): how far towards the next keyframe,
     outside [0, 1] where the track had to be continued. frame (K,): index of the exposure.
     certain (K,): within the track. raw (K, 4): rectangle of the projection; rect (K, 4): cut to the
-    image. inside (K,): share of raw within the image; visible (K,): inside times what nearer boxes
+    image. inside (K,): share of raw within the image (and of its edges that the lens
+    can show at all); visible (K,): inside times what nearer boxes
     leave over. range_m (K,): from the camera to the centre.
     """
 
@@ -127,7 +128,7 @@ def look(
     row, frame, part, certain = row[near], frame[near], part[near], certain[near]
     order = np.argsort(frame, kind="stable")
     row, frame, part, certain = row[order], frame[order], part[order], certain[order]
-    raw, ends, distance = [], [], []
+    raw, ends, distance, whole = [], [], [], []
     for start in range(0, len(row), _CHUNK):
         piece = slice(start, start + _CHUNK)
         corners, centre = corners_in_camera(
@@ -141,9 +142,12 @@ def look(
         high = np.where(mask, flat, -np.inf).max(axis=1)
         raw.append(np.concatenate([low, high], axis=1))
         ends.append(_ends(pixels, seen))
+        whole.append(seen.any(axis=2).mean(axis=1))
         distance.append(np.linalg.norm(centre, axis=1))
     bounds = np.concatenate(raw) if raw else np.zeros((0, 4))
     rect, inside = cut(bounds, view.camera)
+    if whole:  # edges beyond the lens or behind the camera have no pixels to count
+        inside = inside * np.concatenate(whole)
     keep = (inside > 0) & ((rect[:, 2:] - rect[:, :2]).min(axis=1) >= smallest_px)
     visible = inside[keep].copy()
     range_m = np.concatenate(distance)[keep] if distance else np.zeros(0)

@@ -81,7 +81,10 @@ def shifts(
         )  # fmt: skip
         left = value[:, kind] - level * sides[:, kind]
         against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * metre)
-        sigma[:, kind] = np.fmax(against_all, np.where(np.isfinite(level), against_own, 0.0))
+        # Against itself an object shows only the hand's noise, which is closer to Gaussian.
+        against_own = np.where(np.isfinite(level), against_own / limits.own_sigma, 0.0)
+        against_own *= limits.location_sigma
+        sigma[:, kind] = np.fmax(against_all, against_own)
     part = value / sides
     least = np.array([1.0, 1.0, 2.0, 2.0]) * limits.min_shift_fraction
     with np.errstate(invalid="ignore"):
