@@ -41,6 +41,8 @@ from mmdata.simulate.world import World
 
 STREAMS = ("camera_front", "eef_pose", "joint_states", "command_eef_pose", "command_gripper")
 RATE_HZ, STEPS = 20, 10
+#: Where the robot lets its hand go, whatever it is told: least and most x, y, z.
+WORKSPACE_M = np.array([[0.28, -0.28, 0.0], [0.58, 0.28, 0.40]])
 
 SPEC = SampleSpec.model_validate(
     {
@@ -229,7 +231,7 @@ def rollout(policy: Policy, recipe: Recipe, seed: int, length_s: float = 14.0) -
         if plan is None:
             continue
         slot = int(np.clip((now_ns - plan_ns) * RATE_HZ // 10**9, 0, STEPS - 1))
-        where, width = plan[slot, :3], float(plan[slot, 3])
+        where, width = np.clip(plan[slot, :3], *WORKSPACE_M), float(plan[slot, 3])
         state["tcp"] += np.clip((where - state["tcp"]) * 0.15, -0.008, 0.008)
         speed = 0.1 * step_ns / 1e9
         size = script.object.size_m

@@ -16,8 +16,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmdata.errors import ConfigError, FormatError
 from mmdata.loaders.remote import is_remote, open_any
 from mmdata.store.layout import info_from_json, info_to_json
@@ -34,7 +32,7 @@ class EpisodeFacts:
 
     streams: name -> [samples, distinct stamps, first stamp, last stamp] (stamps None when empty).
     timelines: name -> ticks. content: sha256 over the stored content hashes of all streams, or
-    over counts and stamps where there are none. schema: sha256 of the streams' descriptions.
+    over counts and stamps where there are none.
     """
 
     path: str
@@ -72,12 +70,6 @@ def read_facts(path: str) -> EpisodeFacts:
             metadata=dict(episode.metadata),
             content=_sha256(json.dumps(content, sort_keys=True)),
         )
-
-
-def read_infos(path: str) -> dict[str, StreamInfo]:
-    """Stream descriptions of one episode."""
-    with open_any(path) as episode:
-        return {name: stream.info for name, stream in episode.streams.items()}
 
 
 def find_episodes(source: str | os.PathLike[str] | Iterable[Any]) -> tuple[list[str], Path | None]:
@@ -204,8 +196,3 @@ def infos_to_json(infos: Mapping[str, StreamInfo]) -> dict[str, Any]:
 def infos_from_json(data: Mapping[str, Any]) -> dict[str, StreamInfo]:
     """The inverse of `infos_to_json`."""
     return {name: info_from_json(info) for name, info in data.items()}
-
-
-def counts(facts: Sequence[EpisodeFacts], of: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(E,) i8: a number per episode."""
-    return np.fromiter((of(f) for f in facts), np.int64, len(facts))

@@ -45,7 +45,6 @@ class Rows:
         self._stream: Stream | None = None
         info = stream.info.fields[name]
         self._name = name
-        self._row_shape = info.shape
         arrays = stream._arrays
         try:
             self._table = ChunkTable(arrays[name]._open())  # type: ignore[attr-defined]

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.align.online import Query, Window, hold
+from mmdata.align.online import Query, hold
 from mmdata.errors import ConfigError
 from mmdata.loaders import images
-from mmdata.loaders.spec import ImageSpec, KeySpec, SampleSpec
+from mmdata.loaders.spec import ImageSpec, KeySpec
 from mmdata.loaders.sweeps import fixed_points
-from mmdata.streams import VIDEO_ENCODINGS, Kind, StreamInfo
+from mmdata.streams import Kind, StreamInfo
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -251,9 +251,3 @@ def compile_keys(
             )
         compiled[name] = Key(name, spec, infos[spec.stream], scaling)
     return compiled
-
-
-__all__ = [
-    "VIDEO_ENCODINGS", "Array", "Items", "Key", "ListItems", "SampleSpec", "Scaling", "Window",
-    "compile_keys", "gather", "gather_audio",
-]  # fmt: skip

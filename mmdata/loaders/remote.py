@@ -7,6 +7,7 @@ used: its ETag (or size and time) is part of their name.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -205,7 +206,15 @@ class _Seekable(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._remote.read_at(self._at, len(view))
+        # HDF5 calls this with its lock held, and fsspec fetches in a thread of its own. Were that
+        # thread to collect garbage that holds HDF5 objects, it would wait for the lock for ever.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            data = self._remote.read_at(self._at, len(view))
+        finally:
+            if collects:
+                gc.enable()
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -243,6 +252,7 @@ class RemoteHandle(FileHandle):
     def _open(self) -> None:
         load_filters()
         try:
+            _ = self.remote.size  # connect while HDF5's lock is free (see `_Seekable.readinto`)
             self._file = h5py.File(_Seekable(self.remote), "r")
         except FileNotFoundError:
             raise

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +23,7 @@ from mmdata.loaders import remote as remote_module
 from mmdata.loaders.remote import RemoteFile, bound_cache, list_episodes, open_remote
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'mmdata[s3]'")
-server = pytest.importorskip(
+pytest.importorskip(
     "moto.server", reason="the S3 test server is not installed: pip install 'moto[server]'"
 )
 
@@ -40,11 +46,21 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     import s3fs
 
     folder = tmp_path_factory.mktemp("remote")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # A process of its own: this one forks.
+    running = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
     patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     patch.setenv("AWS_ACCESS_KEY_ID", "test")
     patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -55,7 +71,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         system.put(str(path), f"demos/set/demo_{n}.h5")
     yield folder
     patch.undo()
-    running.stop()
+    running.terminate()
+    running.wait()
 
 
 @pytest.fixture
@@ -129,6 +146,24 @@ def test_a_changed_object_is_read_anew(bucket: Path, cache: Path) -> None:
     ]
 
 
+def _child(dataset: EpisodeDataset, queue: Any) -> None:
+    queue.put(dataset[5]["depth"].tobytes() + dataset[len(dataset) - 2]["front"].tobytes())
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_children_read_remote_episodes(bucket: Path, cache: Path, start: str) -> None:
+    dataset = EpisodeDataset("s3://demos/set", SPEC)
+    expected = dataset[5]["depth"].tobytes() + dataset[len(dataset) - 2]["front"].tobytes()
+    for block in cache.glob("*/*/*"):
+        block.unlink()  # the child must fetch for itself
+    context = mp.get_context(start)
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(dataset, queue))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join()
+
+
 def test_cache_is_bounded(bucket: Path, cache: Path) -> None:
     file = RemoteFile("s3://demos/set/demo_1.h5", block_bytes=4096)
     file.read_at(0, 40_960)
@@ -138,3 +173,24 @@ def test_cache_is_bounded(bucket: Path, cache: Path) -> None:
         os.utime(block, (1000 + age, 1000 + age))
     bound_cache(limit_bytes=3 * 4096)
     assert sorted(int(b.name) for b in cache.glob("*/*/*")) == [7, 8, 9]
+
+
+def test_garbage_of_hdf5_does_not_stop_a_fetch(bucket: Path, cache: Path) -> None:
+    """fsspec's thread may collect HDF5 objects while HDF5 waits for its bytes."""
+    import gc
+
+    import h5py
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)  # collect at every turn
+    try:
+        for _ in range(3):
+            cycle: list[Any] = [h5py.File(bucket / "demo_0.h5", "r")["streams"]]
+            cycle.append(cycle)
+            del cycle
+            with open_remote("s3://demos/set/demo_1.h5") as episode:
+                assert len(episode.streams["command"]["data"]) == 100
+            for block in cache.glob("*/*/*"):
+                block.unlink()
+    finally:
+        gc.set_threshold(*before)
