@@ -91,7 +91,7 @@ class Injector:
             a["object_id"], b["object_id"] = b["object_id"], a["object_id"]
 
     def missing_and_phantom(self) -> None:
-        gone = self.some(self.plain(0.6))
+        gone = self.some(self.plain(0.7))
         for k in gone:
             self.note("missing", self.scene.boxes2[k])
         taken = {id(self.scene.boxes2[k]) for k in gone}

@@ -128,7 +128,7 @@ def look(
     row, frame, part, certain = row[near], frame[near], part[near], certain[near]
     order = np.argsort(frame, kind="stable")
     row, frame, part, certain = row[order], frame[order], part[order], certain[order]
-    raw, ends, distance, whole = [], [], [], []
+    raw, ends, centres, whole = [], [], [], []
     for start in range(0, len(row), _CHUNK):
         piece = slice(start, start + _CHUNK)
         corners, centre = corners_in_camera(
@@ -143,21 +143,22 @@ def look(
         raw.append(np.concatenate([low, high], axis=1))
         ends.append(_ends(pixels, seen))
         whole.append(seen.any(axis=2).mean(axis=1))
-        distance.append(np.linalg.norm(centre, axis=1))
+        centres.append(centre)
     bounds = np.concatenate(raw) if raw else np.zeros((0, 4))
     rect, inside = cut(bounds, view.camera)
     if whole:  # edges beyond the lens or behind the camera have no pixels to count
         inside = inside * np.concatenate(whole)
     keep = (inside > 0) & ((rect[:, 2:] - rect[:, :2]).min(axis=1) >= smallest_px)
     visible = inside[keep].copy()
-    range_m = np.concatenate(distance)[keep] if distance else np.zeros(0)
-    row, frame, rect = row[keep], frame[keep], rect[keep]
+    row, frame, part, certain, rect = row[keep], frame[keep], part[keep], certain[keep], rect[keep]
+    local = np.concatenate(centres)[keep] if centres else np.zeros((0, 3))
+    range_m = np.linalg.norm(local, axis=1)
     if occlusion and len(row):
-        track = boxes.track[row]
-        visible *= 1.0 - hidden(frame, rect, range_m, np.concatenate(ends)[keep], track)
-    return Seen(
-        row, frame, part[keep], certain[keep], bounds[keep], rect, inside[keep], visible, range_m
-    )
+        _, size, turned = box_at(boxes, row, part)
+        turned = quat_multiply(quat_conjugate(orientation[frame]), turned)
+        solid = Solids(local, size, turned, boxes.track[row])
+        visible *= 1.0 - hidden(frame, rect, np.concatenate(ends)[keep], solid)
+    return Seen(row, frame, part, certain, bounds[keep], rect, inside[keep], visible, range_m)
 
 
 def samples(camera: CameraModel, limits: ProjectionLimits) -> int:
@@ -241,14 +242,23 @@ def _ends(pixels: Floats, seen: Mask) -> Floats:
     return np.stack([pixels[a, b, first], pixels[a, b, last]], axis=2)
 
 
-def hidden(frame: Ints, rect: Floats, range_m: Floats, ends: Floats, track: Ints) -> Floats:
-    """Share of each box's outline that outlines of nearer boxes cover, on a GRID x GRID raster.
+@dataclass(frozen=True)
+class Solids:
+    """Boxes in the camera frame: centres (K, 3), sizes, orientations (K, 4), tracks (K,)."""
+
+    center: Floats
+    size: Floats
+    quaternion: Floats
+    track: Ints
+
+
+def hidden(frame: Ints, rect: Floats, ends: Floats, solids: Solids) -> Floats:
+    """Share of each box's outline that outlines of boxes before it cover, on a GRID x GRID raster.
 
     frame (K,) ascending. Outlines are the spans, row by row, between a box's projected edges.
     """
-    n = len(frame)
-    target, other = _overlapping(frame, rect, range_m, track)
-    out = np.zeros(n)
+    out = np.zeros(len(frame))
+    target, other = _overlapping(frame, rect, solids)
     if len(target) == 0:
         return out
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -276,8 +286,8 @@ def _pieces(target: Ints, size: int) -> list[tuple[int, int]]:
     return out
 
 
-def _overlapping(frame: Ints, rect: Floats, range_m: Floats, track: Ints) -> tuple[Ints, Ints]:
-    """Pairs (box, nearer box of the same frame whose rectangle overlaps), in order of box."""
+def _overlapping(frame: Ints, rect: Floats, solids: Solids) -> tuple[Ints, Ints]:
+    """Pairs (box, box of the same frame that stands before it and overlaps), in order of box."""
     starts = np.flatnonzero(np.append(True, frame[1:] != frame[:-1]))
     stops = np.append(starts[1:], len(frame))
     first: list[Ints] = []
@@ -285,11 +295,11 @@ def _overlapping(frame: Ints, rect: Floats, range_m: Floats, track: Ints) -> tup
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         if stop - start < 2:
             continue
-        r, d, k = rect[start:stop], range_m[start:stop], track[start:stop]
+        r, k = rect[start:stop], solids.track[start:stop]
         meets = (
             (r[:, None, 0] < r[None, :, 2]) & (r[None, :, 0] < r[:, None, 2])
             & (r[:, None, 1] < r[None, :, 3]) & (r[None, :, 1] < r[:, None, 3])
-            & (d[None, :] < d[:, None]) & (k[None, :] != k[:, None])
+            & (k[None, :] != k[:, None])
         )  # fmt: skip
         i, j = np.nonzero(meets)
         first.append(i + start)
@@ -297,7 +307,22 @@ def _overlapping(frame: Ints, rect: Floats, range_m: Floats, track: Ints) -> tup
     if not first:
         none = np.zeros(0, np.int64)
         return none, none
-    return np.concatenate(first), np.concatenate(second)
+    target, other = np.concatenate(first), np.concatenate(second)
+    before = _beside(target, other, solids)
+    nearer = (solids.center[other] ** 2).sum(axis=1) < (solids.center[target] ** 2).sum(axis=1)
+    # By the planes of their faces where those tell, by distance where they do not.
+    hides = ~before & (_beside(other, target, solids) | nearer)
+    return target[hides], other[hides]
+
+
+def _beside(box: Ints, other: Ints, solids: Solids) -> Mask:
+    """Whether ``other`` cannot hide ``box``: a face of it has both camera and box before it."""
+    inverse = quat_conjugate(solids.quaternion[other])
+    half = 0.5 * solids.size[other]
+    eye = quat_rotate(inverse, -solids.center[other])
+    place = quat_rotate(inverse, solids.center[box] - solids.center[other])
+    apart = ((eye > half) & (place > half)) | ((eye < -half) & (place < -half))
+    return np.asarray(apart.any(axis=1))
 
 
 def _rows(rect: Floats, ends: Floats) -> npt.NDArray[np.uint32]:
