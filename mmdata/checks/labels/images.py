@@ -331,7 +331,9 @@ def _missing(
     expected = (
         seen.certain & (seen.visible >= limits.missing_visibility) & (side >= limits.min_side_px)
     )
-    candidates = np.flatnonzero(expected & ~taken & labelled[seen.frame])
+    # An image without any label is one finding, if nearly all others of the camera have some.
+    watched = labelled.mean() >= limits.labelled_frames
+    candidates = np.flatnonzero(expected & ~taken & (labelled[seen.frame] | watched))
     # Half hidden things are left out or not as the annotator likes: only a hole in a series tells.
     around = _labelled_around(f, candidates)
     plain = (seen.visible[candidates] >= limits.plain_visibility) | (around == 2)
@@ -339,7 +341,7 @@ def _missing(
     if hides is not None and len(candidates):
         candidates = candidates[~hides(seen, candidates, around)]
     out = []
-    for k in candidates.tolist():
+    for k in candidates[labelled[seen.frame[candidates]]].tolist():
         named = f.boxes.named[f.boxes.track[seen.row[k]]]
         out.append(
             make(
@@ -355,17 +357,15 @@ def _missing(
                 annotation_ids=(f.boxes.row_id(int(seen.row[k])),),
             )
         )
-    if labelled.mean() >= limits.labelled_frames:
-        empty = np.flatnonzero(~labelled)
-        for frame in empty[np.isin(empty, seen.frame[expected])].tolist():
-            out.append(
-                make(
-                    RULES["unlabelled_frame"],
-                    "no rectangle in this image, where 3D boxes are in sight",
-                    stream=f.view.stream,
-                    stamp_ns=int(f.view.stamp_ns[frame]),
-                )
+    for frame in np.unique(seen.frame[candidates][~labelled[seen.frame[candidates]]]).tolist():
+        out.append(
+            make(
+                RULES["unlabelled_frame"],
+                "no rectangle in this image, where 3D boxes are in sight",
+                stream=f.view.stream,
+                stamp_ns=int(f.view.stamp_ns[frame]),
             )
+        )
     return out
 
 
