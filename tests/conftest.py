@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A run started in the background ignores SIGINT, and so would every program it starts: the tests of
+# Ctrl-C need the handler that a terminal gives.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared, busy machines: no deadline, and fewer examples than hypothesis would take.
 settings.register_profile(
