@@ -188,9 +188,8 @@ def test_cut_messages_are_errors_not_numbers(cut: int, seed: int) -> None:
     raw = bytes(store.serialize_cdr(message, name))[:cut]
     buffer = np.frombuffer(raw or b"\0", np.uint8)
     whole = len(bytes(store.serialize_cdr(message, name)))
-    results = list(
-        LayoutDecoder(store.fielddefs, name, False).decode(buffer, np.array([0]), np.array([len(raw)]))
-    )
+    decoder = LayoutDecoder(store.fielddefs, name, False)
+    results = list(decoder.decode(buffer, np.array([0]), np.array([len(raw)])))
     assert len(results) == 1
     assert isinstance(results[0], Group) == (cut >= whole)
     if cut < whole:

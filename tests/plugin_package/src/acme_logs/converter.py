@@ -1,6 +1,6 @@
 """ACME wheel logs: a magic, the joints' names, then rows of a stamp and float32 values.
 
-    ACME1\\n wheel_left,wheel_right\\n  <i8 stamp_ns> <f4 value> x joints ...
+ACME1\\n wheel_left,wheel_right\\n  <i8 stamp_ns> <f4 value> x joints ...
 """
 
 from __future__ import annotations
