@@ -459,7 +459,8 @@ def speed_scene(boxes: int, lidar: bool) -> tuple[LabelScene, list[Any]]:
             drawn = seen.rect[mine] + rng.normal(0, 1, (len(mine), 4))
             two.append(
                 Track2D(
-                    id=f"{view.stream}-{k}", object_id=f"o{k}", label=three[k].label,
+                    id=f"{view.stream}-{k}", object_id=table.named[k].object_id,
+                    label=table.named[k].label,
                     stream=view.stream, stamp_ns=at.tolist(), xyxy_px=drawn.tolist(),
                     gap_after=gap.tolist(),
                 )
