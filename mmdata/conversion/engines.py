@@ -24,7 +24,7 @@ from mmdata.conversion.job import JobResult
 from mmdata.conversion.ledger import join_claim
 from mmdata.conversion.remote import convert_anywhere
 from mmdata.conversion.sources import Source, is_uri
-from mmdata.errors import MissingDependencyError
+from mmdata.errors import ConversionError, MissingDependencyError
 
 Progress = Callable[[str, int, int], None]
 #: A result and when its job was started (Unix seconds).
@@ -235,7 +235,11 @@ def run_ray(todo: list[Task], jobs: int, address: str | None) -> Results:
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": jobs}
         if not address:
             options["include_dashboard"] = False
-        ray.init(log_to_driver=False, logging_level="error", **options)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", **options)
+        except Exception as error:  # Ray raises bare ones when it does not start or is not reached
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConversionError(f"--engine ray: {first}") from error
     work = ray.remote(num_cpus=1, max_retries=2)(_work)
     limit = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     waiting = list(reversed(todo))

@@ -12,6 +12,7 @@ from mmdata.conversion.batch import plan_batch, run_batch
 from mmdata.conversion.job import JobResult
 from mmdata.conversion.ledger import LEDGER, Ledger, LocalFolder
 from mmdata.conversion.sources import find_sources
+from mmdata.errors import ConversionError
 
 ray = pytest.importorskip("ray", reason="needs Ray (the ray extra)")
 pytestmark = pytest.mark.slow
@@ -52,3 +53,13 @@ def test_ray_writes_what_one_process_does(tmp_path: Path, monkeypatch: pytest.Mo
     assert _run(Path("logs"), Path("there")) == []
     assert _run(Path("logs"), Path("here"), engine="ray") == []
     assert sorted(p.name for p in Path("there").iterdir()) == sorted([*files, LEDGER])
+
+
+def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("The current node timed out during startup.\nmore of it")
+
+    write_log(tmp_path / "logs" / "log0", 0)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ConversionError, match=r"^--engine ray: The current .* startup\.$"):
+        _run(tmp_path / "logs", tmp_path / "out", engine="ray")
