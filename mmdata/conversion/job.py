@@ -320,7 +320,11 @@ class _Job:
             writer.set_stream_attrs(name, loss)
         path = writer.close(self._timelines)
         if self.config.clock == "fit":
-            self.notes += fit_episode_clocks(path)
+            try:
+                self.notes += fit_episode_clocks(path)
+            except BaseException:
+                path.unlink(missing_ok=True)  # it has its final name already, and is not finished
+                raise
         del self._writers[number]
         assert writer.clocks is not None
         self.notes += [n for n in writer.clocks.notes if n not in self.notes]
