@@ -4,7 +4,7 @@
 
 1. `mmdata.simulate` demonstrates pick-and-place; every demonstration becomes an episode.
 2. `EpisodeDataset` reads windows of them; statistics come from the training split.
-3. A small network learns which pose and gripper width were commanded over the next half second.
+3. A small network learns which pose and gripper width were commanded over the next second.
 4. The recipe, one JSON, goes to a simulated robot whose messages come late and at their own rates;
    `OnlineAligner` makes of them the very samples the network was trained on.
 """
@@ -40,7 +40,10 @@ from mmdata.simulate.script import Script
 from mmdata.simulate.world import World
 
 STREAMS = ("camera_front", "eef_pose", "joint_states", "command_eef_pose", "command_gripper")
-RATE_HZ, STEPS = 20, 10
+RATE_HZ, STEPS = 20, 20
+#: Half of a plan is carried out before the next one is made: a policy that plans anew at every tick
+#: repeats the first moment of its plans, and the first moment of a pause is a pause.
+REPLAN_NS = 500_000_000
 #: Where the robot lets its hand go, whatever it is told: least and most x, y, z.
 WORKSPACE_M = np.array([[0.28, -0.28, 0.0], [0.58, 0.28, 0.40]])
 
@@ -53,8 +56,7 @@ SPEC = SampleSpec.model_validate(
                 "stream": "camera_front", "tolerance_ms": 150,
                 "image": {"crop_tlhw": (40, 40, 200, 240), "size_hw": (80, 96)},
             },
-            "pose": {"stream": "eef_pose", "fields": ["position"], "at": [-0.1, 0.0],
-                     "normalise": "min_max"},
+            "pose": {"stream": "eef_pose", "fields": ["position"], "normalise": "min_max"},
             "joints": {"stream": "joint_states", "fields": ["position"], "normalise": "min_max"},
             "command": {
                 "stream": "command_eef_pose", "fields": ["position"], "target": True,
@@ -84,7 +86,7 @@ def demonstrate(folder: Path, demos: int) -> None:
 
 
 class Policy(nn.Module):
-    """Image and state to the commands of the next half second, normalised."""
+    """Image and state to the commands of the next second, normalised."""
 
     def __init__(self, state: int, command: int) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ def train(
 ) -> tuple[Policy, list[float]]:
     """The policy and its loss per step."""
     keys = dataset.keys()
-    state = 2 * int(np.prod(keys["pose"].shape)) + int(np.prod(keys["joints"].shape))
+    state = int(np.prod(keys["pose"].shape)) + int(np.prod(keys["joints"].shape))
     policy = Policy(state, STEPS * 4)
     optimiser = torch.optim.AdamW(policy.parameters(), 1e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
@@ -227,7 +229,8 @@ def rollout(policy: Policy, recipe: Recipe, seed: int, length_s: float = 14.0) -
         for sample in aligner.poll(now_ns):
             if not all(bool(np.all(sample[f"{n}.mask"])) for n in ("front", "pose", "joints")):
                 continue
-            plan, plan_ns = act(policy, recipe, sample), int(sample["tick_ns"])
+            if plan is None or int(sample["tick_ns"]) >= plan_ns + REPLAN_NS:
+                plan, plan_ns = act(policy, recipe, sample), int(sample["tick_ns"])
         if plan is None:
             continue
         slot = int(np.clip((now_ns - plan_ns) * RATE_HZ // 10**9, 0, STEPS - 1))
