@@ -336,9 +336,9 @@ class SimScene:
         world = center[rows][:, None] + quat_rotate(turned[rows][:, None], local)
         uv, valid = view.camera.project(quat_rotate(quat_conjugate(q), world - p))
         open_ = valid & view.camera.contains(uv)
-        at = np.concatenate([center, [w[0] for w in self.walls]])
-        extent = np.concatenate([size, [w[1] for w in self.walls]])
-        turn = np.concatenate([turned, [w[2] for w in self.walls]])
+        at = np.concatenate([center, np.array([w[0] for w in self.walls]).reshape(-1, 3)])
+        extent = np.concatenate([size, np.array([w[1] for w in self.walls]).reshape(-1, 3)])
+        turn = np.concatenate([turned, np.array([w[2] for w in self.walls]).reshape(-1, 4)])
         ray = (world - p)[:, :, None]
         hit = _entry(p, ray, at, extent, turn) < 0.995  # (R, P, J)
         hit[np.arange(len(rows)), :, rows] = False

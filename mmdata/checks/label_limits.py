@@ -84,6 +84,8 @@ class SweepLimits(_Group):
     """Points this near a face may belong to the object."""
     noise_m: float = Field(default=0.15, ge=0)
     """Points this near a face are within the noise of sensor and annotator."""
+    noise_rad: float = Field(default=0.03, ge=0)
+    """The same for the heading: it counts by the length of the face."""
     floor_m: float = Field(default=0.25, ge=0)
     """Points this little above the bottom may be ground."""
     cut_points: int = Field(default=5, ge=1)

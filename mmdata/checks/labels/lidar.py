@@ -167,7 +167,9 @@ def _shell(
     wide, deep = np.abs(y) <= half[1], np.abs(x) <= half[0]
     over = np.stack([x - half[0], -x - half[0], y - half[1], -y - half[1], z - half[2]])
     facing = np.stack([wide & tall, wide & tall, deep & tall, deep & tall, wide & deep])
-    beyond = facing & (over > limits.noise_m) & (over <= limits.margin_m)
+    # A hand's error of heading moves the long faces more than the short ones.
+    swing = limits.noise_rad * np.array([half[1], half[1], half[0], half[0], 0.0])
+    beyond = facing & (over > limits.noise_m + swing[:, None]) & (over <= limits.margin_m)
     near = facing & (over <= 0) & (over >= -limits.margin_m) & low
     return beyond.sum(axis=1), near.sum(axis=1)
 

@@ -62,11 +62,14 @@ def shifts(
     clipped = np.concatenate([raw[:, :2] < -0.5, raw[:, 2:] > limit[2:]], axis=1)
     at_border = np.concatenate([mine[:, :2] < _BORDER_PX, mine[:, 2:] > limit[2:] - _BORDER_PX], 1)
     edge = np.where(clipped & at_border, np.nan, mine - rect)
-    side = np.maximum(rect[:, 2:] - rect[:, :2], 1.0)
+    # Of an object that the border cuts, the hand's error grows with the whole object, and its
+    # extent cannot be compared.
+    side = np.maximum(raw[:, 2:] - raw[:, :2], 1.0)
+    whole = ~(clipped[:, :2] | clipped[:, 2:])
     low, high = edge[:, :2], edge[:, 2:]
     both = np.isfinite(low) & np.isfinite(high)
     centre = np.where(both, 0.5 * (low + high), np.where(np.isfinite(low), low, high))
-    value = np.concatenate([centre, np.where(both, high - low, np.nan)], axis=1)
+    value = np.concatenate([centre, np.where(both & whole, high - low, np.nan)], axis=1)
     sides = np.concatenate([side, side], axis=1)
     sigma = np.zeros_like(value)
     metre = (raw[:, 3] - raw[:, 1]) / np.maximum(height_m[row], 0.1)
