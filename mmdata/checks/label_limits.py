@@ -61,9 +61,9 @@ class ImageLimits(_Group):
     min_track_pairs: int = Field(default=5, ge=3)
     labelled_frames: float = Field(default=0.8, gt=0, le=1)
     """A camera with boxes in this share of its frames should have some in every one."""
-    occluded_points: float = Field(default=0.5, gt=0, le=1)
+    occluded_points: float = Field(default=0.35, gt=0, le=1)
     """Share of LiDAR returns in front of a box from which on something else hides it."""
-    hiding_points: int = Field(default=4, ge=1)
+    hiding_points: int = Field(default=3, ge=1)
     min_points: int = Field(default=6, ge=1)
     """LiDAR points in a hole of a track that show the object to be there."""
     min_unlabelled: int = Field(default=4, ge=2)

@@ -75,15 +75,15 @@ def shifts(
     metre = (raw[:, 3] - raw[:, 1]) / np.maximum(height_m[row], 0.1)
     for kind in range(4):
         one_edge = ~both[:, kind % 2]
-        against_all = _by_kind(
-            value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], metre
-        )
+        # Two edges err in an extent, and a turned box shows another one.
+        room = metre if kind < 2 else 2.0 * metre
+        against_all = _by_kind(value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], room)
         level = _levels(
             value[:, kind] / sides[:, kind], identity[row], seen.frame[own[row]],
             limits.min_track_pairs,
         )  # fmt: skip
         left = value[:, kind] - level * sides[:, kind]
-        against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * metre)
+        against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * room)
         # Against itself an object shows only the hand's noise, which is closer to Gaussian.
         against_own = np.where(np.isfinite(level), against_own / limits.own_sigma, 0.0)
         against_own *= limits.location_sigma
@@ -101,14 +101,21 @@ def _by_kind(
 ) -> Floats:
     """|value| over its spread among boxes of its class, or among all where those are few.
 
-    A box that is a hand's breadth off in 3D is off by more of a pedestrian than of a car, so where
-    the class cannot tell, that is allowed for. metre (n,): pixels that a metre takes at the box.
+    A box that is a hand's breadth off in 3D is off by more of a pedestrian than of a car, so that
+    is allowed for, less where the class tells its own spread. metre (n,): pixels that a metre takes at the box.
     """
     out = _sigmas(value, side, limits, one_edge, metre_px=metre)
     for number in np.unique(kind):
         rows = kind == number
         if np.isfinite(value[rows]).sum() >= limits.min_class_pairs:
-            own = _sigmas(value[rows], side[rows], limits, one_edge[rows], limits.min_class_pairs)
+            own = _sigmas(
+                value[rows],
+                side[rows],
+                limits,
+                one_edge[rows],
+                limits.min_class_pairs,
+                0.5 * metre[rows],
+            )
             out[rows] = own
     return out
 
