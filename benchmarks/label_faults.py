@@ -49,7 +49,7 @@ RULES_OF = {
 CAUSES = {"camera_extrinsics", "camera_late", "boxes_late", "annotator", "layer_height"}
 SPLITS = {
     "tune": {"seeds": range(100, 112), "rigs": ("tune_a", "tune_b"), "noise": (1.5, 2.0, 2.5)},
-    "held": {"seeds": range(9400, 9430), "rigs": ("held_a", "held_b"), "noise": (1.0, 2.2, 3.0)},
+    "held": {"seeds": range(9500, 9530), "rigs": ("held_a", "held_b"), "noise": (1.0, 2.2, 3.0)},
 }
 
 

@@ -48,7 +48,7 @@ class ImageLimits(_Group):
     """Shift of an edge pair over the side of the box."""
     location_sigma: float = Field(default=5.0, gt=0)
     """Shift over the spread of all shifts in this camera."""
-    own_sigma: float = Field(default=4.5, gt=0)
+    own_sigma: float = Field(default=4.2, gt=0)
     """Shift over the spread, against the same object in the images before and after."""
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)

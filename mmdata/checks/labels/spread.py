@@ -1,8 +1,8 @@
 """Shifts of rectangles against projections, judged by how much shifts spread in this camera.
 
 A fixed overlap cannot serve: a fifth of the width is far beyond the noise of a large box and within
-that of a small one. The spread is told by the boxes themselves, as a part in pixels (the hand) and
-a part that grows with the box (a cuboid is larger than what it holds).
+that of a small one. The spread is told by the boxes themselves, by their size: the hand's error in
+pixels, and what grows with the box (a cuboid is larger than what it holds).
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _by_kind(
     """|value| over its spread among boxes of its class, or among all where those are few.
 
     A box that is a hand's breadth off in 3D is off by more of a pedestrian than of a car, so that
-    is allowed for, less where the class tells its own spread. metre (n,): pixels that a metre takes at the box.
+    is allowed for, less where the class tells its own spread. metre (n,): pixels that a metre
+    takes at the box.
     """
     out = _sigmas(value, side, limits, one_edge, metre_px=metre)
     for number in np.unique(kind):
@@ -130,41 +131,40 @@ def _sigmas(
 ) -> Floats:
     """|value| over its spread at this size of box."""
     known = np.isfinite(value)
-    hand, grows = limits.spread_px, limits.spread_fraction
     level = 0.0
     if known.sum() >= (least or limits.min_pairs):
         level = float(np.median(value[known]))
-        hand, grows = spread_of(value[known] - level, side[known])
-    wide = np.hypot(np.hypot(hand, grows * side), limits.spread_m * metre_px)
+        wide = spread_of(value[known] - level, side[known], side)
+    else:
+        wide = np.hypot(limits.spread_px, limits.spread_fraction * side)
+    wide = np.hypot(wide, limits.spread_m * metre_px)
     # A shift told by one edge instead of two is less certain.
     wide = np.where(one_edge, np.sqrt(2.0) * wide, wide)
     return np.abs(value - level) / np.maximum(wide, 0.25)
 
 
-def spread_of(value: Floats, side: Floats) -> tuple[float, float]:
-    """(px, share of side) such that the spread at a side is their root sum of squares.
+def spread_of(value: Floats, side: Floats, at: Floats) -> Floats:
+    """Standard deviation of values at sides ``at``, as values (n,) at sides (n,) tell it.
 
-    Robust: per bin of size the larger of MAD and 90th percentile, both scaled to a Gaussian.
+    Robust: in bins of size the larger of MAD and 80th percentile, both scaled to a Gaussian, and
+    between bins along the logarithm of the side. A formula (so many pixels and so much of the side)
+    fits no hand: small things are drawn with more care.
     """
-    bins = max(2, min(8, len(value) // 25))
+    bins = max(1, min(8, len(value) // 25))
     edges = np.quantile(side, np.linspace(0, 1, bins + 1))
     index = np.clip(np.searchsorted(edges, side, side="right") - 1, 0, bins - 1)
-    size, variance = [], []
+    sizes, spreads = [], []
     for b in range(bins):
         inside = np.abs(value[index == b])
         if len(inside) < 8:
             continue
-        spread = max(1.4826 * float(np.median(inside)), float(np.quantile(inside, 0.9)) / 1.645)
-        size.append(float(np.median(side[index == b])))
-        variance.append(spread**2)
-    if not size:
-        return float(1.4826 * np.median(np.abs(value))), 0.0
-    x, y = np.square(size), np.array(variance)
-    design = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
-    from scipy.optimize import nnls
-
-    constant, slope = nnls(design, np.ones(len(y)))[0]
-    return float(np.sqrt(constant)), float(np.sqrt(slope))
+        spreads.append(
+            max(1.4826 * float(np.median(inside)), float(np.quantile(inside, 0.8)) / 1.2816)
+        )
+        sizes.append(float(np.log(np.median(side[index == b]))))
+    if not sizes:
+        return np.full(len(at), 1.4826 * float(np.median(np.abs(value))))
+    return np.interp(np.log(at), sizes, spreads)
 
 
 def _levels(part: Floats, identity: Ints, frame: Ints, least: int) -> Floats:
