@@ -107,6 +107,37 @@ def seconds_to_ns(seconds: Array, factor: int = 1_000_000_000) -> Stamps:
     return stamps
 
 
+#: Stamps since 1970 lie above these numbers in these units.
+_UNIT_FROM = (
+    (1e17, 1, "nanoseconds"), (1e14, 1_000, "microseconds"), (1e11, 1_000_000, "milliseconds"),
+    (1e8, 1_000_000_000, "seconds"),
+)  # fmt: skip
+#: Steps of one of these units between neighbouring rows, in seconds, are told to be of it.
+_STEPS_S = (0.5e-3, 0.5)
+
+
+def unit_of_stamps(values: Array) -> tuple[int, str]:
+    """(nanoseconds of a unit, its name) of stamps (n,) whose unit is not written down.
+
+    Stamps since 1970 tell by their size. Smaller ones tell by how fast they run: rows come 2 to
+    2,000 times a second, which one unit of a thousandfold ladder fits; seconds where none does.
+    Raises ConversionError for what are no numbers.
+    """
+    if values.dtype.kind not in "iuf":
+        raise ConversionError(f"stamps of type {values.dtype} are no numbers")
+    known = values[np.isfinite(values)].astype(np.float64)
+    largest = float(np.abs(known).max(initial=0.0))
+    for limit, factor, name in _UNIT_FROM:
+        if largest > limit:
+            return factor, name
+    steps = np.diff(known)
+    step = float(steps[steps > 0].sum()) / max(1, len(steps))
+    for _, factor, name in _UNIT_FROM:
+        if _STEPS_S[0] <= step * factor / 1e9 < _STEPS_S[1]:
+            return factor, name
+    return 1_000_000_000, "seconds"
+
+
 def synthetic(rate_hz: float | None, rule: str) -> dict[str, Any]:
     """Description of a stream whose stamps follow from a row number. rule says how."""
     return {

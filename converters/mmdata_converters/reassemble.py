@@ -19,14 +19,13 @@ from mmdata_converters._common import (
     natural,
     read_json,
     seconds_to_ns,
+    unit_of_stamps,
 )
 from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_h5, open_h5, text_of
 from mmdata_converters._rotations import from_xyzw
 from mmdata_converters._video import add_audio, add_video
 
-#: Stamps of recent years in these units lie above these numbers; the unit is not documented.
-_UNIT_FROM = ((1e17, 1, "ns"), (1e14, 1_000, "us"), (1e11, 1_000_000, "ms"))
 #: Spellings that were met, and what is meant.
 _MEANT = {
     "compenseted_base_torque": "compensated_base_torque",
@@ -102,13 +101,10 @@ class _Recording(FeedRecording):
                 values = values.reshape(len(values), -1)[:, 0]
             if values.ndim == 1 and values.dtype.kind in "iuf":
                 found[self._meant(key)] = values
-        sizes = [float(np.nanmax(np.abs(v))) for v in found.values() if len(v)]
-        largest = max(sizes, default=0.0)
-        self.factor, unit = next(
-            ((f, u) for limit, f, u in _UNIT_FROM if largest > limit), (1_000_000_000, "s")
-        )
-        if largest < 1e8:
-            self.account.problem("stamps do not count from 1970; taken as seconds")
+        longest = max(found.values(), key=len, default=np.empty(0))
+        self.factor, unit = unit_of_stamps(longest)
+        if np.abs(longest).max(initial=0.0) < 1e8:
+            self.account.problem(f"stamps do not count from 1970; taken as {unit}")
         self.know(stamp_unit=unit)
         out = {}
         for key, values in found.items():

@@ -69,6 +69,22 @@ class TestRoboMind(ConverterContract):
         return layout.write_robomind(folder / "trajectory.hdf5")
 
 
+class TestRoboMind2(ConverterContract):
+    converter = RoboMindConverter
+    synthetic = False
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_robomind2(folder / "trajectory.hdf5", 6, "float")
+
+
+class TestRoboMindSimulation(ConverterContract):
+    converter = RoboMindConverter
+    synthetic = True
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_robomind_simulation(folder / "206291.hdf5")
+
+
 def convert(converter, path: Path, part: str = ""):
     with converter.open(path, part) as recording:
         out = write_episode(recording, path.with_name("out.h5"))
@@ -169,3 +185,66 @@ def test_robomind(tmp_path: Path) -> None:
     assert episode.metadata["outcome"] == "success"
     assert episode.metadata["instruction"] == "put the cup on the plate"
     assert recording.episode_id == "0301_1"
+
+
+def test_robomind2_measured(tmp_path: Path) -> None:
+    path = layout.write_robomind2(tmp_path / "trajectory.hdf5", 6, "float")
+    episode, recording = convert(RoboMindConverter, path)
+    joints, gripper = episode.streams["joint_states_left"], episode.streams["gripper_right"]
+    want = [1_744_780_088_500_000_000 + i * 100_000_000 for i in range(6)]
+    np.testing.assert_allclose(joints.source_ns - want[0], np.subtract(want, want[0]), atol=200)
+    assert joints.info.stamp_source == "header"
+    assert joints["position"][1].tolist() == [7, 8, 9, 10, 11, 12, 13]
+    assert joints["intervened"].tolist() == [0, 0, 0, 1, 0, 0]
+    np.testing.assert_allclose(gripper["position"], np.arange(6) / 6)
+    assert episode.streams["action_arm_left_position"]["data"][0, 0] == 1000
+    camera = episode.streams["camera_front"]
+    assert [number_of(i) for i in camera] == list(range(6))
+    assert camera.info.attrs["declared_colour_order"] == "rgb"
+    assert episode.streams["camera_front_depth"][5][0, 0] == 505
+    assert episode.streams["force_observations_force_left_end_effector"]["data"].shape == (6, 6)
+    assert episode.rig["camera_front"].camera.width == 64
+    assert episode.metadata["instruction"] == "pick up the bottle"
+    assert episode.metadata["simulated"] is False
+    assert told(recording, "order of the quaternion unknown")
+    assert told(recording, "puppet/head_position_align is empty")
+    (dropped,) = recording.account.dropped_list()
+    assert dropped.topic == "camera_extrinsics/camera_left_arm_left"
+
+
+def test_robomind2_whole_seconds_do_not_tell_rows_apart(tmp_path: Path) -> None:
+    path = layout.write_robomind2(tmp_path / "trajectory.hdf5", 30, "seconds")
+    episode, recording = convert(RoboMindConverter, path)
+    joints, camera = episode.streams["joint_states_left"], episode.streams["camera_front"]
+    assert joints.info.stamp_source == "synthetic"
+    assert joints.stamp_ns.tolist() == camera.stamp_ns.tolist()
+    assert joints.stamp_ns[0] == 1_744_780_088 * 10**9
+    assert (np.diff(joints.stamp_ns) > 0).all()
+    assert joints.stamp_ns[-1] == 1_744_780_090 * 10**9  # as far as the clock tells
+    assert told(recording, "stamps of whole seconds do not tell rows apart")
+    # What the file says is kept as it is.
+    written = episode.streams["camera_observations_timestamp"]["data"]
+    assert written[:].tolist() == [1_744_780_088 + i // 10 for i in range(30)]
+
+
+def test_robomind2_simulated(tmp_path: Path) -> None:
+    path = layout.write_robomind2(tmp_path / "0101_1.hdf5", 12, "ms", simulated=True)
+    episode, recording = convert(RoboMindConverter, path)
+    joints = episode.streams["joint_states_left"]
+    assert joints.source_ns.tolist()[:3] == [0, 33_000_000, 67_000_000]
+    assert len(episode.streams["joint_states_left_raw"]) == 24
+    assert episode.streams["gripper_left"]["position"].shape == (12,)
+    assert episode.metadata["simulated"] is True
+    path = layout.write_robomind2(tmp_path / "0101_2.hdf5", 12, "dead", simulated=True)
+    episode, recording = convert(RoboMindConverter, path)
+    assert episode.streams["joint_states_left"].info.stamp_source == "synthetic"
+    assert told(recording, "the clock stands still")
+
+
+def test_robomind_simulation_with_rows_that_do_not_match(tmp_path: Path) -> None:
+    path = layout.write_robomind_simulation(tmp_path / "206291.hdf5")
+    episode, recording = convert(RoboMindConverter, path)
+    assert len(episode.streams["camera_handeye"]) == 10
+    assert len(episode.streams["camera_handeye_depth"]) == 11
+    assert len(episode.streams["joint_states"]) == 40
+    assert told(recording, "rgb_images/camera_handeye: 10 rows, the robot's state has 40")

@@ -126,3 +126,74 @@ def write_robomind(
             depth[i] = np.frombuffer(png(np.full((24, 32), 500 + i, np.uint16)), np.uint8)
         file["language_raw"] = np.array([b"put the cup on the plate"])
     return path
+
+
+def write_robomind2(
+    path: Path, n: int = 30, clock: str = "seconds", simulated: bool = False
+) -> Path:
+    """Release 2. clock: `seconds` are whole ones at 10 Hz, as real robots write them, `float` are
+    seconds with a fraction, `ms` whole milliseconds from 0, as simulations write, `dead` is 0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.arange(n)
+    stamps = {
+        "seconds": 1_744_780_088 + rows // 10, "float": 1_744_780_088.5 + rows / 10,
+        "ms": np.rint(rows * 100 / 3).astype(np.int64), "dead": np.zeros(n, np.int64),
+    }[clock]  # fmt: skip
+    kind = h5py.vlen_dtype(np.uint8)
+    with h5py.File(path, "w") as file:
+
+        def put(name: str, data: np.ndarray, at: np.ndarray = stamps) -> None:
+            file[f"{name}/data"] = data
+            file[f"{name}/timestamp"] = at
+            file[f"{name}/is_intervene"] = np.arange(len(data)) == 3
+
+        for top, shift in (("puppet", 0.0), ("master", 1000.0)):
+            for side in ("left", "right"):
+                put(f"{top}/arm_{side}_position_align", np.arange(n * 7.0).reshape(n, 7) + shift)
+                put(f"{top}/end_effector_{side}_position_align",
+                    rows.astype(np.float32) if simulated else rows[:, None] / n)  # fmt: skip
+                pose = np.tile([0.5, 0, 0.6, 1, 0, 0, 0], (n, 1))
+                put(f"{top}/end_effector_{side}_pose_align", pose)
+            if simulated:
+                put(f"{top}/arm_left_position_raw", np.zeros((2 * n, 7)), np.repeat(stamps, 2) // 2)
+        put("force_observations/force_left_end_effector_align", np.ones((n, 6)))
+        file["puppet/head_position_align/data"] = np.zeros((0,))
+        file["camera_observations/timestamp"] = stamps
+        file["camera_observations/is_intervene"] = rows == 3
+        for name in ("camera_front", "camera_wrist_left"):
+            colour = file.create_dataset(f"camera_observations/color_images/{name}", (n,), kind)
+            depth = file.create_dataset(f"camera_observations/depth_images/{name}", (n,), kind)
+            for i in rows:
+                colour[i] = np.frombuffer(jpeg(picture(i)), np.uint8)
+                depth[i] = np.frombuffer(png(np.full((24, 32), 500 + i, np.uint16)), np.uint8)
+            file[f"camera_color_channel/{name}"] = b"rgb"
+            file[f"camera_color_resolution/{name}"] = [48, 64]
+            file[f"camera_model/{name}"] = b"RealSense_D435if"
+        file["camera_intrinsics/camera_front/matrix"] = [[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]
+        file["camera_intrinsics/camera_front/dist_coeffs"] = [0.1, 0, 0, 0, 0]
+        file["camera_extrinsics/camera_left_arm_left"] = np.eye(4)
+        facts = {"language_instruction": "pick up the bottle", "trajectory_length": n,
+                 "collector": "open_1", "data_type": "sim" if simulated else "real"}  # fmt: skip
+        meta = file.create_group("metadata")
+        for key, value in facts.items():
+            if simulated:
+                meta[key] = value
+            else:
+                meta.attrs[key] = value
+    return path
+
+
+def write_robomind_simulation(path: Path) -> Path:
+    """Release 1, simulated: state, colour and depth of different lengths."""
+    with h5py.File(path, "w") as file:
+        file["franka/joint_position"] = np.arange(40 * 8.0).reshape(40, 8)
+        file["franka/end_effector"] = np.zeros((40, 7))
+        file["sim_time_seq"] = np.arange(38) / 60
+        kind = h5py.vlen_dtype(np.uint8)
+        for key, n in (("rgb_images", 10), ("depth_images", 11)):
+            data = file.create_dataset(f"observations/{key}/camera_handeye", (n,), kind)
+            for i in range(n):
+                depth = np.full((24, 32), 500 + i, np.uint16)
+                one = jpeg(picture(i)) if key == "rgb_images" else png(depth)
+                data[i] = np.frombuffer(one, np.uint8)
+    return path
