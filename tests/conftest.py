@@ -19,6 +19,16 @@ settings.register_profile(
 )
 settings.load_profile("mmdata")
 
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what drives a browser, so that those tests can run in a process of their own."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
