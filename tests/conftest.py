@@ -20,7 +20,6 @@ settings.register_profile(
 settings.load_profile("mmdata")
 
 
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what drives a browser, so that those tests can run in a process of their own."""
