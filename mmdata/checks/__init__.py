@@ -22,6 +22,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from mmdata.checks.limits import Limits
+from mmdata.checks.places import Detail
 from mmdata.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "Detail",
     "Finding",
     "Limits",
     "Outcome",
@@ -70,13 +72,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule says about one stream (or pair ``a/b``, or None: the episode)."""
+    """What a rule says about one stream (or pair ``a/b``, or None: the episode).
+
+    details: the places it is about, in order of time, at most ``places.MOST``.
+    """
 
     status: Status
     message: str
     stream: str | None = None
     value: float | None = None
     limit: float | None = None
+    details: tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,10 @@ class Finding:
     value: float | None
     limit: float | None
     message: str
+    details: tuple[Detail, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-like: every field, enumerations as text, details as lists of dicts."""
         return {
             "rule": self.rule,
             "status": str(self.status),
@@ -100,6 +108,7 @@ class Finding:
             "value": self.value,
             "limit": self.limit,
             "message": self.message,
+            "details": [detail.to_dict() for detail in self.details],
         }
 
 
@@ -155,22 +164,43 @@ def check(
     return register
 
 
-def passed(message: str, stream: str | None = None, **numbers: float | None) -> Outcome:
-    return Outcome(Status.PASSED, message, stream, **numbers)
+def passed(
+    message: str,
+    stream: str | None = None,
+    *,
+    value: float | None = None,
+    limit: float | None = None,
+    details: Iterable[Detail] = (),
+) -> Outcome:
+    return Outcome(Status.PASSED, message, stream, value, limit, tuple(details))
 
 
-def failed(message: str, stream: str | None = None, **numbers: float | None) -> Outcome:
-    return Outcome(Status.FAILED, message, stream, **numbers)
+def failed(
+    message: str,
+    stream: str | None = None,
+    *,
+    value: float | None = None,
+    limit: float | None = None,
+    details: Iterable[Detail] = (),
+) -> Outcome:
+    return Outcome(Status.FAILED, message, stream, value, limit, tuple(details))
 
 
-def not_assessed(message: str, stream: str | None = None, **numbers: float | None) -> Outcome:
-    return Outcome(Status.NOT_ASSESSED, message, stream, **numbers)
+def not_assessed(
+    message: str,
+    stream: str | None = None,
+    *,
+    value: float | None = None,
+    limit: float | None = None,
+    details: Iterable[Detail] = (),
+) -> Outcome:
+    return Outcome(Status.NOT_ASSESSED, message, stream, value, limit, tuple(details))
 
 
 def rules() -> tuple[Rule, ...]:
     """All rules, built-in and third-party, in order of id."""
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in ("limits", "pages"):
+        if module.name not in ("limits", "pages", "places"):
             importlib.import_module(f"{__name__}.{module.name}")
     for entry in entry_points(group=ENTRY_POINTS):
         try:
@@ -205,7 +235,8 @@ def _run(rule: Rule, context: Context) -> Iterator[Finding]:
     if not outcomes:
         outcomes = [Outcome(Status.SKIPPED, "nothing in this episode it applies to")]
     for o in outcomes:
-        yield Finding(rule.id, o.status, rule.severity, o.stream, o.value, o.limit, o.message)
+        yield Finding(rule.id, o.status, rule.severity, o.stream, o.value, o.limit, o.message,
+                      o.details)  # fmt: skip
 
 
 def verdict(findings: Iterable[Finding], *, strict: bool = False) -> str:

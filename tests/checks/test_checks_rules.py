@@ -382,7 +382,7 @@ def test_verdict_and_exit_code() -> None:
 
 def test_json_keys() -> None:
     assert list(finding("PASSED", "info").to_dict()) == [
-        "rule", "status", "severity", "stream", "value", "limit", "message",
+        "rule", "status", "severity", "stream", "value", "limit", "message", "details",
     ]  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def _register(rule: LabelRule) -> None:
             folded = f" [{f.explains} findings folded]" if f.explains else ""
             who = f"{f.object_id} at {f.stamp_ns}: " if f.object_id and f.stamp_ns else ""
             yield failed(f"{f.error_type} {who}{f.message}{folded}", f.stream,
-                         value=f.value, limit=f.limit)  # fmt: skip
+                         value=f.value, limit=f.limit, details=f.details)  # fmt: skip
         why = said.get(rule.id[:4])
         if mine or why is None:
             return

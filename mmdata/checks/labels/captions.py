@@ -10,6 +10,7 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
+from mmdata.checks import Detail
 from mmdata.checks.labels.findings import LabelFinding, make
 from mmdata.checks.labels.rules import RULES
 from mmdata.checks.labels.tables import Classes, author_of
@@ -161,6 +162,7 @@ def check_captions(layers: Sequence[Layer], classes: Classes | None = None) -> l
             "stream": caption.stream, "stamp_ns": caption.start_ns, "layer": layer.name,
             "author": author_of(caption.provenance, layer.provenance),
             "annotation_ids": (caption.id,),
+            "details": (_place(caption, layer),),
         }  # fmt: skip
         if caption.style != "instruction":
             inside = [p for p in phases if _overlaps(caption, p)]
@@ -227,7 +229,7 @@ def _against_objects(
 def _between(captions: Sequence[tuple[Caption, Layer, Said]]) -> list[LabelFinding]:
     """Captions of two views over the same time."""
     out = []
-    for (a, layer, x), (b, _, y) in combinations(captions, 2):
+    for (a, layer, x), (b, other, y) in combinations(captions, 2):
         if a.stream is None or b.stream is None or a.stream == b.stream or a.style != b.style:
             continue
         if not _same_time(a, b):
@@ -249,9 +251,14 @@ def _between(captions: Sequence[tuple[Caption, Layer, Said]]) -> list[LabelFindi
             out.append(
                 make(RULES["description"], f"{a.stream} and {b.stream}: {'; '.join(differs)}",
                      stream=f"{a.stream}/{b.stream}", stamp_ns=a.start_ns, layer=layer.name,
-                     annotation_ids=(a.id, b.id))
+                     annotation_ids=(a.id, b.id), details=(_place(a, layer), _place(b, other)))
             )  # fmt: skip
     return out
+
+
+def _place(caption: Caption, layer: Layer) -> Detail:
+    return Detail(caption.stream, caption.start_ns, caption.end_ns, layer=layer.name,
+                  annotation_ids=(caption.id,))  # fmt: skip
 
 
 def _overlaps(caption: Caption, phase: Phase) -> bool:

@@ -61,17 +61,15 @@ def fold_keyframes(findings: Sequence[LabelFinding], interval_ns: float) -> list
         if finding.name in ("jump", "size_change") and finding.cause is None:
             causes[finding.object_id].append(finding)
     out = []
-    counts: Counter[str] = Counter()
     for finding in findings:
         if finding.name in _BY_KEYFRAME and finding.cause is None and finding.stamp_ns is not None:
             for cause in causes.get(finding.object_id, ()):
                 assert cause.stamp_ns is not None
                 if abs(finding.stamp_ns - cause.stamp_ns) <= 1.05 * interval_ns:
                     finding = finding.under(cause.key)
-                    counts[cause.key] += 1
                     break
         out.append(finding)
-    return _counted(out, counts)
+    return out
 
 
 def fold_empty(findings: Sequence[LabelFinding], limits: CauseLimits) -> list[LabelFinding]:
@@ -81,15 +79,12 @@ def fold_empty(findings: Sequence[LabelFinding], limits: CauseLimits) -> list[La
     for f in findings:
         if f.name == "empty_box" and empty[f.object_id] >= limits.object_findings:
             first.setdefault(f.object_id, f.key)
-    out = []
-    counts: Counter[str] = Counter()
-    for finding in findings:
-        if finding.name == "missing_2d" and finding.cause is None and finding.object_id in first:
-            finding = finding.under(first[finding.object_id])
-            assert finding.cause is not None
-            counts[finding.cause] += 1
-        out.append(finding)
-    return _counted(out, counts)
+    return [
+        f.under(first[f.object_id])
+        if f.name == "missing_2d" and f.cause is None and f.object_id in first
+        else f
+        for f in findings
+    ]
 
 
 def fold_objects(
@@ -120,7 +115,7 @@ def fold_objects(
             continue
         message = f"in {len(members)} of {total} boxes of this object; the worst: {worst.message}"
         causes.append(
-            replace(worst, key=key, stream=stream, message=message, explains=len(members),
+            replace(worst, key=key, stream=stream, message=message,
                     annotation_ids=worst.annotation_ids[-1:] if stream is None else ())
         )  # fmt: skip
         for k in members:
@@ -144,8 +139,8 @@ def fold_annotators(
     def counts_of(names: set[str]) -> dict[str, Counter[str]]:
         out: dict[str, Counter[str]] = defaultdict(Counter)
         for f in findings:
-            own = f.cause is None or f.cause.startswith("object|")
-            if f.name in names and f.author is not None and own and not f.explains:
+            own = f.cause is None or _of_object(f.cause)
+            if f.name in names and f.author is not None and own and not _of_object(f.key):
                 out[f.name][f.author] += 1
         return out
 
@@ -173,19 +168,17 @@ def fold_annotators(
             k
             for k, f in enumerate(out)
             if f.author == author and f.name in names_of
-            and (f.cause is None or f.cause.startswith("object|"))
+            and (f.cause is None or _of_object(f.cause))
         ]  # fmt: skip
         told = ", ".join(names_of)
-        text = f"{author} has far more findings than others: {told} ({len(members)} findings)"
-        causes.append(
-            replace(make(RULES["annotator"], text, value=len(members), author=author), key=key,
-                    explains=len(members))
-        )  # fmt: skip
+        count = sum(not _of_object(out[k].key) for k in members)
+        text = f"{author} has far more findings than others: {told} ({count} findings)"
+        causes.append(replace(make(RULES["annotator"], text, value=count, author=author), key=key))
         for k in members:
             out[k] = out[k].under(key)
     return causes + out
 
 
-def _counted(findings: list[LabelFinding], counts: Mapping[str, int]) -> list[LabelFinding]:
-    return [replace(f, explains=f.explains + counts[f.key]) if counts.get(f.key) else f
-            for f in findings]  # fmt: skip
+def _of_object(key: str) -> bool:
+    """Whether a key is that of a finding :func:`fold_objects` made."""
+    return key.startswith("object|")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmdata.checks import Finding, Severity, Status
+from mmdata.checks import Detail, Finding, Severity, Status
+from mmdata.checks.places import most
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ class LabelFinding(Finding):
 
 
 def make(rule: LabelRule, message: str, **fields: Any) -> LabelFinding:
-    """A failed finding of ``rule``."""
+    """A failed finding of ``rule``.
+
+    Its details, where none are given, are one for each view of ``stream`` (``a/b``: two), at the
+    finding's stamp and with its annotations.
+    """
     stream = fields.pop("stream", None)
     value, limit = fields.pop("value", None), fields.pop("limit", None)
     error_type = fields.pop("error_type", rule.error_type)
@@ -73,8 +79,37 @@ def make(rule: LabelRule, message: str, **fields: Any) -> LabelFinding:
     return LabelFinding(
         rule.id, Status.FAILED, rule.severity, stream,
         None if value is None else float(value), None if limit is None else float(limit),
-        message, key="|".join(parts), name=rule.name, error_type=error_type, **fields,
+        message, fields.pop("details", None) or _details(stream, fields),
+        key="|".join(parts), name=rule.name, error_type=error_type, **fields,
     )  # fmt: skip
+
+
+def _details(stream: str | None, fields: Mapping[str, Any]) -> tuple[Detail, ...]:
+    stamp, layer, who = (fields.get(name) for name in ("stamp_ns", "layer", "object_id"))
+    ids = tuple(fields.get("annotation_ids", ()))
+    views = stream.split("/") if stream else [None]
+    if views == [None] and stamp is None and layer is None and who is None and not ids:
+        return ()
+    return tuple(
+        Detail(view, stamp, layer=layer, annotation_ids=ids, object_id=who) for view in views
+    )
+
+
+def explained(findings: Sequence[LabelFinding]) -> list[LabelFinding]:
+    """The findings, every cause told how many are folded under it and where they are."""
+    below: dict[str, list[LabelFinding]] = defaultdict(list)
+    for finding in findings:
+        if finding.cause is not None:
+            below[finding.cause].append(finding)
+    return [_cause(f, below[f.key]) if f.key in below else f for f in findings]
+
+
+def _cause(cause: LabelFinding, folded: Sequence[LabelFinding]) -> LabelFinding:
+    places = [(abs(f.value or 0.0), detail) for f in folded for detail in f.details]
+    places += [(float("inf"), detail) for detail in cause.details if detail.stamp_ns is not None]
+    weights = {k: weight for k, (weight, _) in enumerate(places)}
+    details = most((detail for _, detail in places), weights) or cause.details
+    return replace(cause, explains=len(folded), details=details)
 
 
 def unfolded(findings: Iterable[LabelFinding]) -> list[LabelFinding]:

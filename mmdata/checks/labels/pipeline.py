@@ -12,7 +12,7 @@ import numpy as np
 from mmdata.checks.label_limits import LabelLimits
 from mmdata.checks.labels import causes
 from mmdata.checks.labels.cameras import CameraCause, camera_cause, shared_delay
-from mmdata.checks.labels.findings import LabelFinding, make
+from mmdata.checks.labels.findings import LabelFinding, explained, make
 from mmdata.checks.labels.gaps import check_gaps
 from mmdata.checks.labels.images import Facing, compare, face
 from mmdata.checks.labels.lidar import check_lidar, count_points, hidden_by_points, nearest_sweep
@@ -124,10 +124,7 @@ def _images(
         top = out[0].key if delay is not None else heads[0].key
         if cause is not None and len(heads) == 2 and cause.place_px > cause.late_px:
             top = heads[1].key
-        out += [replace(h, explains=len(explained) if h.key == top else 0) for h in heads]
-        out += [f.under(top) for f in explained] + left
-    if delay is not None:
-        out[0] = replace(out[0], explains=sum(f.cause == out[0].key for f in out))
+        out += heads + [f.under(top) for f in explained] + left
     return out
 
 
@@ -196,7 +193,7 @@ def _folded(
     out = causes.fold_keyframes(found, interval)
     out = causes.fold_empty(out, limits.causes)
     out = causes.fold_objects(out, sizes, limits.causes)
-    return causes.fold_annotators(out, drawn_2d, drawn_3d, limits.causes)
+    return explained(causes.fold_annotators(out, drawn_2d, drawn_3d, limits.causes))
 
 
 def _rows_per(index: Ints, names: int) -> list[int]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from mmdata.checks import Detail
 from mmdata.checks.label_limits import TimelineLimits
-from mmdata.checks.labels.findings import LabelFinding, make
+from mmdata.checks.labels.findings import LabelFinding, explained, make
 from mmdata.checks.labels.rules import RULES
 from mmdata.checks.labels.tables import author_of
 from mmdata_schema import Event, Layer, Phase
@@ -45,7 +46,7 @@ def check_timelines(layers: Sequence[Layer], limits: TimelineLimits) -> list[Lab
     out: list[LabelFinding] = []
     for views in lanes.values():
         out += _lane(views, limits)
-    return out + _events(layers, limits)
+    return explained(out + _events(layers, limits))
 
 
 def align(a: Sequence[Segment], b: Sequence[Segment], least: float) -> list[tuple[int, int]]:
@@ -107,16 +108,13 @@ def _lane(views: dict[str, list[Segment]], limits: TimelineLimits) -> list[Label
         text = f"every boundary is {abs(seconds) * 1e3:.0f} ms {word} against the other views"
         out.append(make(RULES["view_late"], text, value=seconds * 1e3, stream=view))
     heads = {finding.stream: finding.key for finding in out}
-    counts: dict[str, int] = defaultdict(int)
     for (one, two), findings in found.items():
         blamed = [view for view in (one, two) if view in late]
         for finding in findings:
             if blamed and finding.name == "boundary":
-                key = heads[blamed[0]]
-                counts[key] += 1
-                finding = finding.under(key)
+                finding = finding.under(heads[blamed[0]])
             out.append(finding)
-    return [replace(f, explains=counts.get(f.key, f.explains)) for f in out]
+    return out
 
 
 def _boundaries(
@@ -142,9 +140,20 @@ def _boundaries(
                     layer=b[j].layer,
                     author=b[j].author,
                     annotation_ids=(a[i].phase.id, b[j].phase.id),
+                    details=(_place(a[i], x), _place(b[j], y)),
                 )
             )
     return out
+
+
+def _place(segment: Segment, stamp_ns: int | None = None) -> Detail:
+    """A boundary of a segment (by default all of it) in its own view."""
+    phase = segment.phase
+    whole = stamp_ns is None
+    return Detail(
+        segment.view, phase.start_ns if whole else stamp_ns, phase.end_ns if whole else None,
+        layer=segment.layer, annotation_ids=(phase.id,),
+    )  # fmt: skip
 
 
 def _objects(
@@ -164,6 +173,7 @@ def _objects(
                     layer=b[j].layer,
                     author=b[j].author,
                     annotation_ids=(a[i].phase.id, b[j].phase.id),
+                    details=(_place(a[i]), _place(b[j])),
                 )
             )
     return out
@@ -195,12 +205,14 @@ def _unpaired(
         right.remove(j)
         out.append(
             make(rule, text, stream=stream, stamp_ns=x.phase.start_ns, layer=b[j].layer,
-                 author=b[j].author, annotation_ids=(x.phase.id, b[j].phase.id))
+                 author=b[j].author, annotation_ids=(x.phase.id, b[j].phase.id),
+                 details=(_place(x), _place(b[j])))
         )  # fmt: skip
     for mine, theirs, rows in ((a, b, left), (b, a, right)):
         start, end = theirs[0].phase.start_ns, max(s.phase.end_ns for s in theirs)
         for k in rows:
             phase = mine[k].phase
+            absent = Detail(theirs[0].view, phase.start_ns, phase.end_ns, layer=theirs[0].layer)
             middle = (phase.start_ns + phase.end_ns) // 2
             if not start <= middle <= end:
                 continue  # the other view was not annotated then
@@ -213,6 +225,7 @@ def _unpaired(
                     layer=theirs[0].layer,
                     author=theirs[0].author,
                     annotation_ids=(phase.id,),
+                    details=(absent, _place(mine[k])),
                 )
             )
     return out
@@ -293,6 +306,7 @@ def _events(layers: Sequence[Layer], limits: TimelineLimits) -> list[LabelFindin
                 place = {
                     "stream": f"{one}/{two}", "stamp_ns": mine.stamp_ns, "layer": layer.name,
                     "annotation_ids": (mine.id, other.id),
+                    "details": (_instant(mine, layer), _instant(other, b[near][1])),
                 }  # fmt: skip
                 if abs(delta) > limits.event_s:
                     text = f"{label} is {abs(delta):.2f} s apart in {one} and {two}"
@@ -308,6 +322,10 @@ def _events(layers: Sequence[Layer], limits: TimelineLimits) -> list[LabelFindin
     return out
 
 
+def _instant(event: Event, layer: Layer) -> Detail:
+    return Detail(event.stream, event.stamp_ns, layer=layer.name, annotation_ids=(event.id,))
+
+
 def _absent(
     event: Event, layer: Layer, view: str, label: str, covered: dict[str, list[int]]
 ) -> list[LabelFinding]:
@@ -317,5 +335,6 @@ def _absent(
     text = f"{label} of {event.stream} is absent in {view}"
     return [
         make(RULES["missing_segment"], text, stream=view, stamp_ns=event.stamp_ns,
-             layer=layer.name, annotation_ids=(event.id,))
+             layer=layer.name, annotation_ids=(event.id,),
+             details=(Detail(view, event.stamp_ns), _instant(event, layer)))
     ]  # fmt: skip
