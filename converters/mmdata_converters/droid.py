@@ -21,10 +21,11 @@ from mmdata_converters._common import (
     row_stamps,
     synthetic,
 )
+from mmdata_converters._containers import open_video
 from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._h5 import is_h5, is_numeric, open_h5, text_of, walk
 from mmdata_converters._rotations import from_roll_pitch_yaw
-from mmdata_converters._video import add_video, open_video
+from mmdata_converters._video import add_video
 
 #: DROID's control rate, for files that lost their stamps.
 _RATE_HZ = 15.0

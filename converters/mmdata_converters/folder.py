@@ -149,7 +149,7 @@ class _Folder(FeedRecording):
         time = self._time(where, stream.get("time"))
         path = self.root / file
         if "rate_hz" in time:
-            from mmdata_converters._video import open_video
+            from mmdata_converters._containers import open_video
 
             n = len(open_video(path).seconds) if path.exists() else 0
             rate = float(time["rate_hz"])

@@ -83,6 +83,23 @@ class TestAgiBot(ConverterContract):
         return layout.write_agibot(folder / "agibot")
 
 
+class TestAgiBotDigital(ConverterContract):
+    converter = AgiBotConverter
+    synthetic = False
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_agibot_digital(folder / "digital")
+
+
+class TestAgiBotFlat(ConverterContract):
+    converter = AgiBotConverter
+    synthetic = False
+    damaged_files = 6
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_agibot_flat(folder / "3335477" / "A2D0015" / "12052353")
+
+
 def convert(converter, path: Path, out: Path, part: str = ""):
     with converter.open(path, part) as recording:
         episode = open_episode(write_episode(recording, out / "e.h5"))
@@ -258,3 +275,50 @@ def test_agibot_by_hand(tmp_path: Path) -> None:
     assert phases[0].end_ns == stamps[6]
     assert phases[1].attributes == {"skill": "Place"}
     assert any(d.topic == "action_config" for d in recording.account.dropped_list())
+
+
+def test_agibot_digital_world(tmp_path: Path) -> None:
+    path = layout.write_agibot_digital(tmp_path / "a")
+    assert list(AgiBotConverter.sources(path)) == ["digitaltwin_3_000aa0b4-8fbe"]
+    episode, recording = convert(AgiBotConverter, path, tmp_path)
+    joints = episode.streams["joint_states"]
+    np.testing.assert_allclose(joints.source_ns / 1e9, 0.2 + np.arange(12) / 60, atol=1e-7)
+    assert joints.info.fields["position"].channels == ("joint_lift_body", "Joint1_l", "Joint1_r")
+    np.testing.assert_allclose(episode.streams["eef_pose"]["orientation"][0, 1], QUARTER, 1e-6)
+    assert [number_of(i) for i in episode.streams["camera_head"]] == list(range(12))
+    assert [d[0, 0] - 900 for d in episode.streams["camera_head_depth"]] == list(range(12))
+    assert told(recording, "the video plays at 30.000 Hz, its rows were stamped at 60.000 Hz")
+    assert episode.metadata["task"] == "place_objects_into_handbag"
+    (grasp,) = read_layer(recording.layers["agibot"]).phases
+    assert grasp.label == "Grasp"
+
+
+@pytest.mark.parametrize("table", ["aligned_joints.h5", "proprio_stats.h5"])
+def test_agibot_one_episode_in_a_folder(tmp_path: Path, table: str) -> None:
+    path = layout.write_agibot_flat(tmp_path / "3335477" / "12052353", table=table)
+    episode, recording = convert(AgiBotConverter, path, tmp_path)
+    channels = episode.streams["joint_states"].info.fields["position"].channels
+    assert (channels[0], channels[7]) == ("left_arm_joint1", "right_arm_joint1")
+    assert episode.streams["gripper_left"]["position"].shape == (12, 1)
+    assert "action_joint" not in episode.streams
+    (dropped,) = recording.account.dropped_list()
+    assert (dropped.count, dropped.reason) == (14, "more rows than stamps")
+    head = episode.rig["camera_head"]
+    point = episode.rig.transform("base", "camera_head").apply([1.0, 0, 0])
+    np.testing.assert_allclose(point, [1, 3, 0], atol=1e-12)
+    assert head.camera.K[1, 1] == 51
+    hand = episode.streams["camera_hand_left_pose"]
+    np.testing.assert_allclose(hand["position"][:, 2], np.arange(12) * 0.01)
+    np.testing.assert_allclose(hand["orientation"][5], QUARTER, atol=1e-12)
+    assert episode.rig["camera_hand_left"].parent_SE3_sensor is None
+    (wipe,) = read_layer(recording.layers["agibot"]).phases
+    assert wipe.label == "Wipe the table"
+
+
+def test_agibot_intrinsics_of_another_picture_size_are_not_used(tmp_path: Path) -> None:
+    path = layout.write_agibot_flat(tmp_path / "e")
+    file = path / "head_intrinsic_params.json"
+    file.write_text(file.read_text().replace('"ppx": 32', '"ppx": 640'))
+    episode, recording = convert(AgiBotConverter, path, tmp_path)
+    assert episode.rig["camera_head"].camera is None
+    assert told(recording, "intrinsics of another picture size are not used")

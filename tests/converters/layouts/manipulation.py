@@ -219,3 +219,61 @@ def write_agibot(root: Path, n: int = 12, *, sent: int = 9) -> Path:
         ]},
     }]))  # fmt: skip
     return root
+
+
+def write_agibot_digital(root: Path, n: int = 12) -> Path:
+    """Digital World: other names, seconds as float32, quaternions scalar first, depth by row."""
+    folder = root / "meta_info/digitaltwin_3/000aa0b4-8fbe"
+    folder.mkdir(parents=True)
+    with h5py.File(folder / "proprio_states.h5", "w") as file:
+        # The table runs at 60 Hz where the videos play at 30, as released.
+        file["timestamp"] = (0.2 + np.arange(n) / 60).astype(np.float32)
+        for top in ("state", "action"):
+            file[f"{top}/joint/position"] = np.arange(n * 3, dtype=np.float32).reshape(n, 3)
+            file[f"{top}/joint"].attrs["name"] = ["joint_lift_body", "Joint1_l", "Joint1_r"]
+            file[f"{top}/end/orientation"] = np.tile(
+                np.float32([np.sqrt(0.5), 0, 0, np.sqrt(0.5)]), (n, 2, 1)
+            )
+            file[f"{top}/end/wrench"] = np.zeros((0,), np.float32)
+            file[f"{top}/effector/index"] = np.arange(n, dtype=np.float32)
+            file[f"{top}/effector/position"] = np.full((n, 2), 120, np.float32)
+        file["action/robot/velocity"] = np.zeros(n, np.float32)
+    (folder / "task_info.json").write_text(json.dumps({
+        "episode_id": "000aa0b4-8fbe", "task_name": "place_objects_into_handbag",
+        "label_info": {"action_config": [
+            {"start_frame": 0, "end_frame": 6, "skill": "Grasp", "action_text": ""}]},
+    }))  # fmt: skip
+    seen = root / "observations/digitaltwin_3/000aa0b4-8fbe"
+    write_video(seen / "video/head.mp4", [picture(i) for i in range(n)], 30)
+    for i in range(n):
+        (seen / f"depth/{i}").mkdir(parents=True)
+        depth = png(np.full((24, 32), 900 + i, np.uint16))
+        (seen / f"depth/{i}/head.png").write_bytes(depth)
+    return root
+
+
+def write_agibot_flat(root: Path, n: int = 12, table: str = "aligned_joints.h5") -> Path:
+    """Everything of one episode beside each other, with the cameras' parameters."""
+    root.mkdir(parents=True)
+    with h5py.File(root / table, "w") as file:
+        file["timestamp"] = START_S * 10**9 + np.arange(n) * 33_333_333
+        file["state/joint/position"] = np.arange(n * 14.0).reshape(n, 14)
+        for side in ("left", "right"):
+            file[f"state/{side}_effector/position"] = np.full((n, 1), 35.0)
+        file["state/head/position"] = np.zeros((n, 2))
+        file["action/joint/position"] = np.zeros((n + 2, 14))  # more than there are rows
+    for camera, moves in (("head", 0.0), ("hand_left", 0.01)):
+        write_video(root / f"{camera}_color.mp4", [picture(i) for i in range(n)], 30)
+        lens = {"fx": 50, "fy": 51, "ppx": 32, "ppy": 24, "k1": 0.1}
+        (root / f"{camera}_intrinsic_params.json").write_text(json.dumps({"intrinsic": lens}))
+        # A quarter turn about z; the hand's camera rises.
+        turn = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+        poses = [{"extrinsic": {"rotation_matrix": turn, "translation_vector": [1, 2, i * moves]}}
+                 for i in range(n)]  # fmt: skip
+        (root / f"{camera}_extrinsic_params_aligned.json").write_text(json.dumps(poses))
+    (root / "data_info.json").write_text(json.dumps({
+        "task_name": "wipe", "label_info": {"action_config": [
+            {"start_frame": 0, "end_frame": 6, "action_text": "\u64e6", "skill": "",
+             "english_action_text": "Wipe the table"}]},
+    }))  # fmt: skip
+    return root
