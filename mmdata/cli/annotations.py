@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmdata.cli import label_qa
+from mmdata.cli import label_gold, label_qa
 from mmdata.cli.common import (
     FINDINGS,
     JsonOption,
@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
     group.command("merge")(merge)
     group.command("publish")(publish)
     label_qa.register(group)
+    label_gold.register(group)
     app.add_typer(group)
 
 

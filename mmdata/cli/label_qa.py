@@ -51,16 +51,14 @@ def agreement(
 
     Each layer name is one annotator. Intervals come from resampling episodes.
     """
-    with _errors():
+    with usage_errors():
         from mmdata.quality.label_agreement import Settings, measure_agreement
 
         settings = Settings(
             bin_ms=bin_ms, tolerances_ms=tuple(tolerance_ms or (100, 250)), tiers=tuple(tier or ()),
             reference=reference, resamples=resamples, seed=seed,
         )  # fmt: skip
-        annotators: dict[str, dict[str, Layer]] = {}
-        for made in _layers(episodes, layer):
-            annotators.setdefault(made.name, {})[made.episode_id] = made
+        annotators = by_annotator(episodes, layer)
         if len(annotators) < 2:
             raise ValueError(
                 f"agreement needs two layers at least; found: {', '.join(annotators) or 'none'}"
@@ -85,7 +83,7 @@ def agreement(
             rows = [("all", m.overall), *m.by_category.items()]
             for category, estimates in rows:
                 for name, e in estimates.items():
-                    shown.add_row(name, category, *(_number(v) for v in (e.value, e.low, e.high)))
+                    shown.add_row(name, category, *(number(v) for v in (e.value, e.low, e.high)))
             print_table(shown)
 
 
@@ -111,7 +109,7 @@ def sample(
 
     Each class has its acceptance number: how many faults it may show.
     """
-    with _errors():
+    with usage_errors():
         from mmdata.quality.label_items import items_of
         from mmdata.quality.sampling import Plan, stratified_sample
 
@@ -146,7 +144,7 @@ def queue(
     json: bool = JsonOption,
 ) -> None:
     """What to review first: gravest findings and least sure proposals, some at random."""
-    with _errors():
+    with usage_errors():
         from mmdata.quality.label_items import candidates_of
         from mmdata.quality.queue import review_queue
 
@@ -182,7 +180,7 @@ def calibration(
     json: bool = JsonOption,
 ) -> None:
     """Whether confidences of judged proposals mean what they say, and from which on to trust."""
-    with _errors():
+    with usage_errors():
         from dataclasses import asdict
 
         from mmdata.quality.calibration import calibration as calibrate
@@ -203,13 +201,21 @@ def calibration(
             print_json({"calibration": made.to_dict(), "routing": rows})
             return
         e = made.ece
-        typer.echo(f"{made.count} judged proposals: ECE {_number(e.value)} "
-                   f"[{_number(e.low)}, {_number(e.high)}]")  # fmt: skip
+        typer.echo(f"{made.count} judged proposals: ECE {number(e.value)} "
+                   f"[{number(e.low)}, {number(e.high)}]")  # fmt: skip
         shown = table("class", "accept from", "share accepted", "error below", "examples")
         for r in routes.values():
-            shown.add_row(r.label, "review all" if r.threshold is None else _number(r.threshold),
-                          f"{r.accepted:.1%}", _number(r.error_bound), str(r.count))  # fmt: skip
+            shown.add_row(r.label, "review all" if r.threshold is None else number(r.threshold),
+                          f"{r.accepted:.1%}", number(r.error_bound), str(r.count))  # fmt: skip
         print_table(shown)
+
+
+def by_annotator(paths: list[Path], names: list[str] | None) -> dict[str, dict[str, Layer]]:
+    """annotator (a layer's name) -> episode -> layer."""
+    annotators: dict[str, dict[str, Layer]] = {}
+    for made in _layers(paths, names):
+        annotators.setdefault(made.name, {})[made.episode_id] = made
+    return annotators
 
 
 def _layers(paths: list[Path], names: list[str] | None) -> list[Layer]:
@@ -276,12 +282,13 @@ def _rates(given: list[str] | tuple[str, ...]) -> dict[str, float]:
     return rates
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, or a dash for what is not defined."""
     return "-" if value is None else f"{value:.3f}"
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """As `one_line_errors`; numbers that make no sense are errors of usage."""
     from mmdata.errors import ConfigError
 

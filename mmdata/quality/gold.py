@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmdata.quality.label_agreement import GAP, Annotators, Settings, measure_agreement
 from mmdata.quality.sampling import fault_rate_bounds
 
 
@@ -46,12 +47,15 @@ class GoldResult:
     """One gold task done: who, when (wall clock), which class, and how well.
 
     score: 1 right, 0 wrong, or any number that is better the higher (IoU, minus an error).
+    task: which task it was, where one task gives a result for each of several classes; over all
+    classes a task counts once, by its mean score.
     """
 
     annotator: str
     unix_ns: int
     label: str
     score: float
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,38 @@ class Drift:
         return asdict(self)
 
 
+def gold_results(
+    annotators: Annotators, reference: str, settings: Settings | None = None
+) -> list[GoldResult]:
+    """What each annotator made of every episode that has a reference layer, class by class.
+
+    annotators: annotator -> episode -> layer, the reference among them. Scores are F1 against the
+    reference as :func:`mmdata.quality.label_agreement.measure_agreement` has it: over bins of time
+    for phases, matched within the largest tolerance for events, by overlap for boxes. The time is
+    when the layer was last modified. ValueError where a layer does not say when that was.
+    """
+    base = replace(settings or Settings(), reference=reference, resamples=0)
+    truth = annotators[reference]
+    out = []
+    for who, own in sorted(annotators.items()):
+        for episode, layer in sorted(own.items()):
+            if who == reference or episode not in truth:
+                continue
+            made = layer.provenance.modified_unix_ns or layer.provenance.created_unix_ns
+            if made is None:
+                raise ValueError(
+                    f"layer {who!r} of {episode} does not say when it was made; set "
+                    "provenance.modified_unix_ns"
+                )
+            pair = {reference: {episode: truth[episode]}, who: {episode: layer}}
+            for measured in measure_agreement(pair, base):
+                for label, scores in measured.accuracy.get(who, {}).items():
+                    score = scores["f1"].value if "f1" in scores else None
+                    if label not in ("*", GAP) and score is not None:
+                        out.append(GoldResult(who, made, label, score, episode))
+    return out
+
+
 def annotator_drift(
     results: Sequence[GoldResult],
     *,
@@ -96,8 +132,9 @@ def annotator_drift(
     """
     groups: dict[tuple[str, str], list[GoldResult]] = {}
     for result in sorted(results, key=lambda r: r.unix_ns):
-        for label in (result.label, "*"):
-            groups.setdefault((result.annotator, label), []).append(result)
+        groups.setdefault((result.annotator, result.label), []).append(result)
+    for whole in _by_task(results):
+        groups.setdefault((whole.annotator, "*"), []).append(whole)
     rng = np.random.default_rng(seed)
     found = []
     for (annotator, label), own in sorted(groups.items()):
@@ -111,6 +148,23 @@ def annotator_drift(
             base = _change(base, own, scores, least, permutations, rng)
         found.append(base)
     return _holm(found, level)
+
+
+def _by_task(results: Sequence[GoldResult]) -> list[GoldResult]:
+    """One result for each task of an annotator, over all classes, in order of time. Results of one
+    task rise and fall together, so they must not be shuffled as if each stood alone."""
+    tasks: dict[tuple[str, str | int], list[GoldResult]] = {}
+    for k, result in enumerate(results):
+        key: str | int = k if result.task is None else result.task
+        tasks.setdefault((result.annotator, key), []).append(result)
+    whole = [
+        replace(
+            own[0], label="*", unix_ns=max(r.unix_ns for r in own),
+            score=float(np.mean([r.score for r in own])),
+        )
+        for own in tasks.values()
+    ]  # fmt: skip
+    return sorted(whole, key=lambda r: r.unix_ns)
 
 
 def _change(

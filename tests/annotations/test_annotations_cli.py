@@ -229,3 +229,50 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_gold_tasks_are_hidden_in_the_worklist(folder: Path) -> None:
+    tasks = [f"drive_{k}" for k in range(20)]
+    (folder / "tasks.txt").write_text("\n".join(tasks))
+    (folder / "gold.txt").write_text("gold_a\ngold_b\n")
+    made = run_json("seed-gold", folder / "tasks.txt", folder / "gold.txt", "--rate", "0.25",
+                    "--worklist", folder / "list.txt")  # fmt: skip
+    lines = (folder / "list.txt").read_text().splitlines()
+    assert [x for x in lines if x in tasks] == tasks
+    assert [lines[g["line"] - 1] for g in made["gold"]] == [g["task"] for g in made["gold"]]
+    assert len(made["gold"]) == len(lines) - len(tasks) == 7
+    wrong = run("seed-gold", folder / "tasks.txt", folder / "gold.txt", "--rate", "2",
+                "--worklist", folder / "list.txt", code=2)  # fmt: skip
+    assert "lies between 0 and 1" in wrong.stderr
+
+
+def test_drift_of_an_annotator_against_gold(tmp_path: Path) -> None:
+    day = 86_400_000_000_000
+    for k in range(16):
+        with EpisodeWriter(tmp_path / f"e{k:02}.h5", episode_id=f"e{k:02}") as writer:
+            info = StreamInfo("wrench", Kind.SIGNAL, {"force": FieldInfo("<f8", (3,))}, clock="c")
+            writer.add_stream(info)
+            writer.append("wrench", T0 + np.arange(5) * 10**7, {"force": np.zeros((5, 3))})
+        # bob: from the ninth day on every boundary is late; anna stays as she is.
+        for who, late in (("gold", 0), ("anna", 20), ("bob", 20 if k < 8 else 450)):
+            edges = [0, 1000 + late, 1500 + late, 2500 + late, 4000]
+            phases = [
+                Phase(id=f"p{i}", tier="motion", label=LABELS[i], start_ns=T0 + edges[i] * MS,
+                      end_ns=T0 + edges[i + 1] * MS)
+                for i in range(4)
+            ]  # fmt: skip
+            who_when = Provenance(author=who, modified_unix_ns=T0 + k * day)
+            layer = Layer(episode_id=f"e{k:02}", name=who, provenance=who_when, phases=phases)
+            write_layer_file(tmp_path / f"e{k:02}.{who}.json", layer, 0)
+    found = {(d["annotator"], d["label"]): d
+             for d in run_json("drift", tmp_path, "--reference", "gold", code=1)}  # fmt: skip
+    assert found["bob", "*"]["drifted"] is True
+    assert found["bob", "*"]["count"] == 16
+    assert found["bob", "*"]["change_unix_ns"] == T0 + 8 * day
+    assert found["anna", "*"]["drifted"] is False
+    assert found["bob", "grasp"]["before"] > found["bob", "grasp"]["after"] + 0.3
+    page = tmp_path / "drift.html"
+    told = run("drift", tmp_path, "--reference", "gold", "-l", "bob", "--html", page, code=1)
+    assert "changed" in told.stdout
+    assert "bob" in page.read_text()
+    assert "no layer 'zoe'" in run("drift", tmp_path, "--reference", "zoe", code=2).stderr
