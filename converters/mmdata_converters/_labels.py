@@ -44,14 +44,18 @@ class Spans:
                 self.captions.append(Caption(id=ident, text=text, style=style))
 
     def texts(self, key: str, per_row: Sequence[str | None], style: str) -> None:
-        """One text per row: a caption per run of equal ones, without a span if it never changes."""
+        """One text per row: a caption per run of equal ones, without a span if it never changes.
+
+        Sub-tasks become phases too.
+        """
         runs = [(t, sum(1 for _ in g)) for t, g in groupby(per_row)]
         if len(runs) == 1:
             self.whole(key, [runs[0][0] or ""], style)
-            return
         row = 0
         for text, count in runs:
-            if text:
+            if text and style == "subtask":
+                self.phase("subtask", text, self.edge(row), self.edge(row + count))
+            if text and len(runs) > 1:
                 self.caption(key, text, style, self.edge(row), self.edge(row + count))
             row += count
 

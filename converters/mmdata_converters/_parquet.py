@@ -1,8 +1,8 @@
-"""Columns of a range of rows of a Parquet file as NumPy arrays."""
+"""Columns of ranges of rows of Parquet files as NumPy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,32 @@ class ParquetRows:
 
     def close(self) -> None:
         self._file.close()
+
+
+class ParquetPieces(ParquetRows):
+    """Rows that lie in several places, one after the other, as if they were in one."""
+
+    def __init__(self, pieces: Sequence[ParquetRows]) -> None:
+        self._pieces = pieces
+        self.path = pieces[0].path
+        self.names = [n for n in pieces[0].names if all(n in p.names for p in pieces)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+    def type_of(self, name: str) -> Any:
+        return self._pieces[0].type_of(name)
+
+    def parts(self, name: str, rows: int = 4096) -> Iterator[tuple[int, Any]]:
+        done = 0
+        for piece in self._pieces:
+            for first, values in piece.parts(name, rows):
+                yield done + first, values
+            done += len(piece)
+
+    def close(self) -> None:
+        for piece in self._pieces:
+            piece.close()
 
 
 def numbers_of(values: Any) -> NDArray[Any] | None:

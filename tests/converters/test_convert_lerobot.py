@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from layouts import lerobot as layout
 from layouts.media import number_of, picture, write_depth_video
@@ -47,6 +48,16 @@ class TestLeRobotImages(ConverterContract):
 
     def make(self, folder: Path) -> Path:
         return layout.write_v21(folder / "set", images=True)
+
+
+class TestLeRobot16(ConverterContract):
+    converter = LeRobotConverter
+    counts: ClassVar = {"state": 12, "action": 12, "next_done": 12, "camera_front": 12}
+    parts = 2
+    synthetic = True
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_v16(folder / "set")
 
 
 def convert(root: Path, part: str = ""):
@@ -282,6 +293,44 @@ def test_depth_video_becomes_distances(tmp_path: Path) -> None:
     assert depth.info.fields["data"].unit == "m"
     want = 3.51 * (13.5 / 3.51) ** (600 * np.arange(6) / 4095) - 3.5
     np.testing.assert_allclose([d[5, 5] for d in depth], want, atol=1e-5)
+
+
+def test_v16_episode_cut_by_two_shards(tmp_path: Path) -> None:
+    root = layout.write_v16(tmp_path)
+    assert list(LeRobotConverter.sources(root)) == ["episode_000000", "episode_000001"]
+    episode, recording = convert(root, "episode_000000")
+    np.testing.assert_array_equal(episode.streams["state"]["data"], layout.state(0, 12))
+    assert shown(episode) == list(range(12))
+    assert episode.metadata["instruction"] == "pick up the cube"
+    assert episode.metadata["source_format"] == "LeRobot v1.6"
+    assert recording.account.problem_lines() == []
+    episode, _ = convert(root, "episode_000001")
+    assert shown(episode) == [100 + i for i in range(9)]
+
+
+def test_v3_subtask_numbers_become_phases(tmp_path: Path) -> None:
+    index = pa.array([-1] * 2 + [1] * 4 + [0] * 6)
+    root = layout.write_v30(tmp_path, (12,))
+    file = root / "data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(file).append_column("subtask_index", index), file)
+    names = {"subtask_index": pa.array([0, 1]), "__index_level_0__": pa.array(["lift", "reach"])}
+    pq.write_table(pa.table(names), root / "meta/subtasks.parquet")
+    _, recording = convert(root)
+    phases = read_layer(recording.layers["lerobot"]).phases
+    found = sorted((p.start_ns, p.end_ns, p.label) for p in phases)
+    assert found == [(100_000_000, 300_000_000, "reach"), (300_000_000, 600_000_000, "lift")]
+
+
+def test_v20_and_names_as_they_were(tmp_path: Path) -> None:
+    """v2.0: one stats.json for all, motors named in a dictionary."""
+    root = layout.write_v21(tmp_path, (12,))
+    info = root / "meta/info.json"
+    info.write_text(info.read_text().replace('"v2.1"', '"v2.0"'))
+    (root / "meta/stats.json").write_text("{}")
+    episode, recording = convert(root)
+    assert shown(episode) == list(range(12))
+    assert episode.metadata["source_format"] == "LeRobot v2.0"
+    assert recording.account.problem_lines() == []
 
 
 def test_real_unitree(shared_data: Path) -> None:

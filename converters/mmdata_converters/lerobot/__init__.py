@@ -1,29 +1,27 @@
-"""LeRobot datasets v2.0, v2.1 and v3.0: Parquet tables and MP4 videos, many episodes each."""
+"""LeRobot datasets v1, v2.0, v2.1 and v3.0: Parquet tables and MP4 videos, many episodes each."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmdata.recording import Recording
-from mmdata_converters._common import DatasetConverter, read_json
+from mmdata_converters._common import DatasetConverter
 
 
 class LeRobotConverter(DatasetConverter):
     name = "lerobot"
-    summary = "LeRobot datasets v2.0, v2.1, v3.0"
+    summary = "LeRobot datasets v1, v2.0, v2.1, v3.0"
     reads = "state, action and every other column; videos as packets, embedded and loose images"
     labels = "tasks, sub-task and language columns, success"
     time = "measured where the timestamps differ from index / fps, else synthetic"
-    cannot = "v1 datasets"
+    cannot = "v1 datasets kept as Arrow files (train/*.arrow)"
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        info = path / "meta" / "info.json"
-        return info.is_file() and re.match(
-            r"v?[23]\.", str(read_json(info).get("codebase_version", ""))
-        ) is not None  # fmt: skip
+        from mmdata_converters.lerobot.dataset import info_file, version_of
+
+        return info_file(path) is not None and version_of(path) is not None
 
     @classmethod
     def parts(cls, path: Path) -> Sequence[str]:

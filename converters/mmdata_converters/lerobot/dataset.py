@@ -16,16 +16,38 @@ from mmdata_converters._common import (
     read_json,
     read_json_lines,
 )
-from mmdata_converters._parquet import ParquetRows
+from mmdata_converters._parquet import ParquetPieces, ParquetRows
 
 
 def episode_name(episode: int) -> str:
     return f"episode_{episode:06d}"
 
 
+def info_file(path: Path) -> Path | None:
+    """info.json of a dataset: v1 has it in meta_data/."""
+    return next(
+        (f for f in (path / "meta" / "info.json", path / "meta_data" / "info.json") if f.is_file()),
+        None,
+    )
+
+
+def version_of(path: Path) -> int | None:
+    """Major version of a dataset, None where it is none of LeRobot's."""
+    file = info_file(path)
+    if file is None:
+        return None
+    info = read_json(file)
+    if not isinstance(info, dict):
+        return None
+    match = re.match(r"v?([1-3])\.", str(info.get("codebase_version", "")))
+    if match:
+        return int(match[1])
+    return 1 if file.parent.name == "meta_data" and "fps" in info else None
+
+
 @dataclass(frozen=True)
-class _Place:
-    """Where an episode's rows lie."""
+class Place:
+    """Where a run of an episode's rows lies."""
 
     file: Path
     start: int = 0
@@ -37,18 +59,23 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        info = self.path / "meta" / "info.json"
-        if not info.is_file():
-            raise ConversionError(f"{info} is missing: not a LeRobot dataset")
+        info = info_file(self.path)
+        if info is None:
+            raise ConversionError(
+                f"{self.path / 'meta/info.json'} is missing: not a LeRobot dataset"
+            )
+        self.info_file = info
         self.info: dict[str, Any] = read_json(info)
-        self.features: dict[str, Any] = self.info.get("features") or {}
+        self.version = version_of(self.path) or 2
         fps = self.info.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) and fps > 0 else None
-        self.v3 = str(self.info.get("codebase_version", "")).lstrip("v").startswith("3")
         self.notes: list[str] = []
         self.episodes = self._episodes()
         self.places = self._places()
         self.found = sorted(self.places)
+        self.features: dict[str, Any] = self.info.get("features") or {}
+        if self.version == 1 and self.found:
+            self.features = self._columns(self.places[self.found[0]][0].file)
         listed = len(self.episodes) or int(self.info.get("total_episodes") or 0)
         if listed > len(self.found):
             self.notes.append(
@@ -57,16 +84,23 @@ class Dataset:
         modality = self.path / "meta" / "modality.json"
         self.modality: dict[str, Any] = read_json(modality) if modality.is_file() else {}
 
+    def rows(self, episode: int) -> ParquetRows:
+        """The rows of an episode."""
+        pieces = [ParquetRows(p.file, p.start, p.stop) for p in self.places[episode]]
+        return pieces[0] if len(pieces) == 1 else ParquetPieces(pieces)
+
     def tasks(self) -> dict[int, str]:
         """Task index -> text."""
         table = self.path / "meta" / "tasks.parquet"
         if table.is_file():
-            rows = ParquetRows(table)
-            texts = next((n for n in rows.names if n != "task_index"), None)
-            indices = rows.values("task_index").to_pylist()
-            return dict(zip(indices, rows.values(texts).to_pylist(), strict=True)) if texts else {}
+            return _texts(table, "task_index")
         lines = read_json_lines(self.path / "meta" / "tasks.jsonl")
         return {int(t["task_index"]): str(t["task"]) for t in lines if "task_index" in t}
+
+    def subtasks(self) -> dict[int, str]:
+        """Sub-task index -> text."""
+        table = self.path / "meta" / "subtasks.parquet"
+        return _texts(table, "subtask_index") if table.is_file() else {}
 
     def video(self, key: str, episode: int) -> tuple[Path, float | None, float | None]:
         """File of a camera's frames of an episode, and the part of it that is theirs (seconds)."""
@@ -77,10 +111,14 @@ class Dataset:
             "chunk_index": int(facts.get(f"videos/{key}/chunk_index", 0) or 0),
             "file_index": int(facts.get(f"videos/{key}/file_index", 0) or 0),
         }  # fmt: skip
-        template = self.info.get("video_path") or (
-            "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4" if self.v3 else
-            "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-        )  # fmt: skip
+        template = (
+            self.info.get("video_path")
+            or (
+                "videos/{video_key}_episode_{episode_index:06d}.mp4",
+                "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+                "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+            )[self.version - 1]
+        )
         start, end = (facts.get(f"videos/{key}/{n}_timestamp") for n in ("from", "to"))
         try:
             named = str(template).format(**numbers)
@@ -90,12 +128,11 @@ class Dataset:
 
     def images(self, key: str, episode: int, name: str | None, frame: int) -> bytes | None:
         """One loose picture."""
-        folder = self.path / "images" / key / f"episode_{episode:06d}"
+        folders = [self.path / "images" / key / f"episode{s}{episode:06d}" for s in "_-"]
+        names = [f"frame{s}{frame:06d}.{end}" for s in "_-" for end in ("png", "jpg")]
         for candidate in (
             self.path / name if name else None,
-            folder / f"frame_{frame:06d}.png",
-            folder / f"frame-{frame:06d}.png",
-            folder / f"frame_{frame:06d}.jpg",
+            *(folder / n for folder in folders for n in names),
         ):
             data = read_bytes(candidate) if candidate else None
             if data:
@@ -111,7 +148,7 @@ class Dataset:
             return path
         other = "video" if named.startswith("videos/") else "videos"
         candidates = [self.path / other / named.partition("/")[2]]
-        if not self.v3:
+        if self.version < 3:
             stem = f"episode_{episode:06d}.*"
             for top in ("videos", "video"):
                 candidates += sorted(self.path.glob(f"{top}/**/{key}/{stem}"))
@@ -124,7 +161,7 @@ class Dataset:
         return path
 
     def _episodes(self) -> dict[int, dict[str, Any]]:
-        if not self.v3:
+        if self.version < 3:
             lines = read_json_lines(self.path / "meta" / "episodes.jsonl")
             return {int(e["episode_index"]): e for e in lines if "episode_index" in e}
         episodes: dict[int, dict[str, Any]] = {}
@@ -137,22 +174,46 @@ class Dataset:
                 episodes[int(entry["episode_index"])] = entry
         return episodes
 
-    def _places(self) -> dict[int, _Place]:
+    def _places(self) -> dict[int, list[Place]]:
         files = sorted(self.path.glob("data/**/*.parquet"))
-        if not self.v3:
-            numbered = ((re.fullmatch(r"episode_(\d+)", f.stem), f) for f in files)
-            return {int(m[1]): _Place(f) for m, f in numbered if m}
-        places: dict[int, _Place] = {}
+        numbered = [(re.fullmatch(r"episode_(\d+)", f.stem), f) for f in files]
+        if self.version == 2:
+            return {int(m[1]): [Place(f)] for m, f in numbered if m}
+        places: dict[int, list[Place]] = {}
         for file in files:
             try:
                 for episode, start, stop in _runs(file, file.stat().st_mtime_ns):
-                    if episode in places:
-                        self.notes.append(f"rows of episode {episode} lie in several pieces")
-                        continue
-                    places[episode] = _Place(file, start, stop)
+                    places.setdefault(episode, []).append(Place(file, start, stop))
             except ConversionError as error:
                 self.notes.append(str(error))
         return places
+
+    def _columns(self, file: Path) -> dict[str, Any]:
+        """What v1 tells by its columns alone: videos are structs of a path and a time."""
+        import pyarrow as pa
+
+        rows = ParquetRows(file)
+        features = {}
+        for name in rows.names:
+            kind = rows.type_of(name)
+            parts = {f.name for f in kind} if pa.types.is_struct(kind) else set()
+            if parts >= {"path", "timestamp"}:
+                features[name] = {"dtype": "video"}
+            elif "bytes" in parts:
+                features[name] = {"dtype": "image"}
+            else:
+                features[name] = {"dtype": str(kind)}
+        rows.close()
+        return features
+
+
+def _texts(table: Path, index: str) -> dict[int, str]:
+    """Index -> text of a table of two columns."""
+    rows = ParquetRows(table)
+    texts = next((n for n in rows.names if n != index), None)
+    if texts is None or index not in rows.names:
+        return {}
+    return dict(zip(rows.values(index).to_pylist(), rows.values(texts).to_pylist(), strict=True))
 
 
 @lru_cache(maxsize=256)

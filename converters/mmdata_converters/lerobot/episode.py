@@ -37,9 +37,9 @@ class LeRobotEpisode(FeedRecording):
     def __init__(self, dataset: Dataset, episode: int) -> None:
         super().__init__(dataset.path, "lerobot", episode_name(episode))
         self.dataset, self.episode = dataset, episode
-        place = dataset.places[episode]
-        self.rows: ParquetRows = self.owns(ParquetRows(place.file, place.start, place.stop))
-        self.uses(place.file, dataset.path / "meta" / "info.json")
+        places = dataset.places[episode]
+        self.rows: ParquetRows = self.owns(dataset.rows(episode))
+        self.uses(*(p.file for p in places), dataset.info_file)
         n = len(self.rows)
         declared = dataset.episodes.get(episode, {}).get("length")
         if declared is not None and int(declared) != n:
@@ -49,7 +49,7 @@ class LeRobotEpisode(FeedRecording):
         self.stamps, self.timing = self._stamps(n)
         self.know(
             robot=dataset.info.get("robot_type"),
-            source_format=f"LeRobot {dataset.info.get('codebase_version')}",
+            source_format=f"LeRobot {dataset.info.get('codebase_version') or 'v1'}",
         )
         self._columns()
         self._videos()
@@ -254,15 +254,28 @@ class LeRobotEpisode(FeedRecording):
         for key in self.rows.names:
             if self._is_text(key):
                 style = "subtask" if "sub" in key and "task" in key else "instruction"
-                spans.texts(key, self.rows.values(key).to_pylist(), style)
+                values = self.rows.values(key).to_pylist()
+                spans.texts(key, values, style)
+                first = next((v for v in values if v), None)
+                if style == "instruction" and first and "instruction" not in self.metadata:
+                    self.know(task=first, instruction=first)
             elif key.startswith("annotation."):
                 values = self.rows.numbers(key)
                 if values is not None and values.dtype.kind in "iu" and values.ndim == 1:
                     spans.texts(key, [tasks.get(int(i)) for i in values], "instruction")
+        self._subtasks(spans)
         for key in _LANGUAGE:
             if key in self.rows.names:
                 self._language(key, spans)
         self.layer("lerobot", captions=spans.captions, phases=spans.phases)
+
+    def _subtasks(self, spans: Any) -> None:
+        """The column of sub-task numbers; rows without one have a number that stands for none."""
+        known = self.dataset.subtasks()
+        index = self.rows.numbers("subtask_index") if "subtask_index" in self.rows.names else None
+        if not known or index is None or not len(index):
+            return
+        spans.texts("subtask_index", [known.get(int(i)) for i in index], "subtask")
 
     def _language(self, key: str, spans: Any) -> None:
         """LeRobot's language columns: lists of {role, content, style, timestamp, camera}."""

@@ -1,4 +1,4 @@
-"""LeRobot v2.1 and v3.0 datasets as their documentation lays them out, with known defects."""
+"""LeRobot v1.6, v2.1 and v3.0 datasets as their documentation lays them out, with known defects."""
 
 from __future__ import annotations
 
@@ -181,4 +181,28 @@ def write_v30(
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
         "features": features(),
     })  # fmt: skip
+    return root
+
+
+def write_v16(root: Path, lengths: Sequence[int] = (12, 9), shards: int = 2) -> Path:
+    """A v1.6 dataset: rows of all episodes in shards that cut through them, a video per episode
+    beside each other, videos as structs of a path and a time."""
+    tables, done = [], 0
+    for episode, n in enumerate(lengths):
+        name = f"videos/{CAMERA}_episode_{episode:06d}.mp4"
+        write_video(root / name, [picture(100 * episode + i) for i in range(n)], FPS)
+        one = table(episode, n, index=done).drop_columns(["task_index"])
+        frames = [{"path": name, "timestamp": np.float32(i / FPS)} for i in range(n)]
+        one = one.append_column(CAMERA, pa.array(frames))
+        words = pa.array(["pick up the cube"] * n)
+        tables.append(one.append_column("language_instruction", words))
+        done += n
+    whole = pa.concat_tables(tables)
+    size = -(-done // shards)
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    for i in range(shards):
+        path = root / f"data/train-{i:05d}-of-{shards:05d}.parquet"
+        pq.write_table(whole.slice(i * size, size), path)
+    _json(root / "meta_data/info.json", {"codebase_version": "v1.6", "fps": FPS, "video": True})
+    (root / "meta_data/stats.safetensors").write_bytes(bytes(64))
     return root
