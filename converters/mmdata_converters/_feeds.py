@@ -195,11 +195,11 @@ class FeedRecording(Recording):
     def frames(
         self, name: str, pixels: LazyArray, stamps: Stamps, kind: Kind = Kind.IMAGE, **info: Any
     ) -> None:
-        """Raw pixels (n, H, W[, C]), in memory or on disk."""
-        grey = len(pixels.shape) == 3 or pixels.shape[-1] == 1
+        """Raw pixels (n, H, W[, C]), in memory or on disk: grey, RGB or RGBA."""
         if kind is Kind.IMAGE:
             info = {"encoding": "raw", **info}
-            attrs = {"pixel_format": "mono8" if grey else "rgb8"}
+            depth = 1 if len(pixels.shape) == 3 else pixels.shape[-1]
+            attrs = {"pixel_format": {1: "mono8", 4: "rgba8"}.get(depth, "rgb8")}
             info["attrs"] = {**attrs, **info.get("attrs", {})}
         self.signal(name, {"data": pixels}, stamps, kind=kind, **info)
 

@@ -1,4 +1,6 @@
-"""robomimic and Isaac Lab demonstrations: one HDF5 file, `data/demo_<i>` each an episode."""
+"""robomimic, robosuite, LIBERO and Isaac Lab demonstrations: one HDF5 file, `data/demo_<i>` each an
+episode.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.geometry import quat_from_rotvec
 from mmdata.recording import Recording
 from mmdata.streams import Kind
 from mmdata_converters._common import DatasetConverter, natural, row_stamps, synthetic
@@ -21,22 +24,28 @@ from mmdata_converters._rotations import from_xyzw
 _USUAL_RATE_HZ = 20.0
 _DEMO = re.compile(r"demo_\d+")
 _ARM = re.compile(
-    r"(?:(robot\d+)_)?(joint_pos|joint_vel|eef_pos|eef_quat|gripper_q?pos|gripper_qvel)"
+    r"(?:(robot\d+)_)?(joint_pos|joint_vel|eef_pos|eef_quat|gripper_q?pos|gripper_qvel"
+    r"|ee_pos|ee_ori|joint_states|gripper_states)"
 )
+#: Simulators behind robomimic's env_type that write quaternions scalar last.
+_SCALAR_LAST = (1, 3)
 _FIELDS = {
     "joint_pos": ("joint_states", "position"), "joint_vel": ("joint_states", "velocity"),
     "eef_pos": ("eef_pose", "position"), "eef_quat": ("eef_pose", "orientation"),
     "gripper_qpos": ("gripper", "position"), "gripper_pos": ("gripper", "position"),
     "gripper_qvel": ("gripper", "velocity"),
+    # LIBERO's names; ee_ori is a rotation vector
+    "joint_states": ("joint_states", "position"), "gripper_states": ("gripper", "position"),
+    "ee_pos": ("eef_pose", "position"), "ee_ori": ("eef_pose", "orientation"),
 }  # fmt: skip
 
 
 class RobomimicConverter(DatasetConverter):
     name = "robomimic"
-    summary = "robomimic and Isaac Lab HDF5"
+    summary = "robomimic, robosuite, LIBERO, Isaac Lab HDF5"
     reads = "actions, observations, states, rewards, images, depth"
-    labels = "success, filter masks"
-    time = "synthetic, at the control rate in env_args"
+    labels = "success, filter masks, language"
+    time = "synthetic, at the control rate the file states"
     cannot = "next_obs and initial_state (left out, counted); the simulator's model"
 
     @classmethod
@@ -73,6 +82,9 @@ class _Demo(FeedRecording):
         if declared is not None and int(declared) != n:
             self.account.problem(f"num_samples is {int(declared)}, there are {n} actions")
         self.n = n
+        self.convention = text_of(file["data"].attrs.get("macros_image_convention"))
+        if self.convention == "opengl":
+            self.account.problem("pictures are stored bottom row first (opengl): kept as they are")
         self._streams()
         self._labels(file)
 
@@ -80,6 +92,7 @@ class _Demo(FeedRecording):
         """Control rate as the file states it."""
         kwargs = self.env.get("env_kwargs") or {}
         rate = kwargs.get("control_freq") if isinstance(kwargs, dict) else None
+        rate = rate or self.env.get("control_freq")
         sim = self.env.get("sim_args") or {}
         if rate is None and isinstance(sim, dict) and sim.get("dt"):
             rate = 1.0 / (float(sim["dt"]) * float(sim.get("decimation") or 1))
@@ -88,7 +101,7 @@ class _Demo(FeedRecording):
     def _rate(self) -> tuple[float, str]:
         stated = self._stated_rate()
         if stated is not None:
-            return stated, f"row / {stated:g} Hz (control rate in env_args)"
+            return stated, f"row / {stated:g} Hz (control rate of the environment)"
         self.account.problem(f"the file states no rate: rows are placed at {_USUAL_RATE_HZ:g} Hz")
         return _USUAL_RATE_HZ, f"row / {_USUAL_RATE_HZ:g} Hz, assumed: the file states no rate"
 
@@ -125,12 +138,14 @@ class _Demo(FeedRecording):
 
     def _rotation(self, path: str, dataset: Any) -> Any:
         """Quaternions as qw, qx, qy, qz; None where the file does not tell their order."""
+        if dataset.ndim == 2 and dataset.shape[1] == 3 and path.endswith("ee_ori"):
+            return quat_from_rotvec(dataset[:])
         if dataset.ndim != 2 or dataset.shape[1] != 4:
             return None
         if self.isaac:
             return dataset
-        if "env_type" in self.env or "robosuite" in json.dumps(self.env).lower():
-            return from_xyzw(dataset[:])  # as robosuite writes them
+        if self.env.get("env_type") in _SCALAR_LAST or "robosuite" in json.dumps(self.env).lower():
+            return from_xyzw(dataset[:])
         self.account.problem(f"{path}: order of the quaternion unknown; values kept as they are")
         return None
 
@@ -143,6 +158,8 @@ class _Demo(FeedRecording):
         if top == "obs" and dataset.ndim in (3, 4) and min(dataset.shape[1:3]) >= 8:
             depth = "depth" in rest or dataset.dtype.kind == "f"
             name = "camera_" + re.sub(r"_(image|rgb)$", "", name.removeprefix("camera_"))
+            if self.convention == "opengl":
+                info["attrs"] = {**info["attrs"], "image_convention": "opengl: bottom row first"}
             if depth:
                 self._depth(name, dataset, stamps, info)
                 return
@@ -175,7 +192,8 @@ class _Demo(FeedRecording):
                 filters.append(name)
         success = self.demo.attrs.get("success")
         task = self.env.get("env_name")
-        self.know(task=text_of(task), tags=filters)
+        text = self._language(file["data"])
+        self.know(task=text_of(task), tags=filters, instruction=text)
         if success is not None:
             self.know(outcome="success" if bool(success) else "failure")
         from mmdata_schema import Tag, stable_id
@@ -187,7 +205,21 @@ class _Demo(FeedRecording):
         if success is not None:
             ident = stable_id("tag", self.episode_id, "success")
             tags.append(Tag(id=ident, label="success", value=bool(success)))
-        self.layer("robomimic", tags=tags)
+        from mmdata_converters._labels import Spans
+
+        spans = Spans(row_stamps(self.n, self.rate_hz), self.episode_id)
+        spans.whole("language_instruction", [text or ""], "instruction")
+        self.layer("robomimic", tags=tags, captions=spans.captions)
+
+    def _language(self, data: Any) -> str | None:
+        """What was asked: LIBERO tells it for the file, RoboCasa for the episode."""
+        for facts, key in ((self.demo, "ep_meta"), (data, "problem_info")):
+            found = _json_of(facts, key)
+            text = found.get("lang") or found.get("language_instruction")
+            text = text[0] if isinstance(text, list) and text else text
+            if isinstance(text, str) and text.strip(' "'):
+                return text.strip(' "')
+        return None
 
 
 class _Squeezed:
@@ -206,10 +238,23 @@ class _Squeezed:
         return self._dataset[rows][..., 0]
 
 
-def _environment(data: Any) -> dict[str, Any]:
-    text = text_of(data.attrs.get("env_args"))
+def _json_of(item: Any, key: str) -> dict[str, Any]:
+    """An attribute that holds a JSON object; empty where it does not."""
+    text = text_of(item.attrs.get(key))
     try:
         found = json.loads(text) if text else {}
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _environment(data: Any) -> dict[str, Any]:
+    """Facts about the environment: robomimic's env_args, else what robosuite itself writes."""
+    env = _json_of(data, "env_args")
+    if env:
+        return env
+    env = _json_of(data, "env_info")
+    name = text_of(data.attrs.get("env"))
+    if name:
+        env = {"env_type": 1, "env_name": name, **env}
+    return env

@@ -45,6 +45,28 @@ class TestIsaacLab(ConverterContract):
         return layout.write_isaac(folder / "stack.hdf5")
 
 
+class TestLibero(ConverterContract):
+    converter = RobomimicConverter
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(
+        ("action", "robot_states", "states", "joint_states", "eef_pose", "gripper", "ee_states",
+         "camera_agentview"), 6,
+    )  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_libero(folder / "open_the_top_drawer_demo.hdf5")
+
+
+class TestRobosuite(ConverterContract):
+    converter = RobomimicConverter
+    parts = 2
+    synthetic = True
+    counts: ClassVar = {"action": 5, "states": 5}
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_robosuite(folder / "demo.hdf5")
+
+
 class TestAloha(ConverterContract):
     converter = AlohaConverter
     synthetic = True
@@ -119,6 +141,28 @@ def test_robomimic_counts_that_disagree_and_no_rate(tmp_path: Path) -> None:
     assert episode.streams["action"].info.nominal_rate_hz is None
     assert told(recording, "order of the quaternion unknown")
     assert "orientation" not in episode.streams["eef_pose"].info.fields
+
+
+def test_libero(tmp_path: Path) -> None:
+    episode, recording = convert(RobomimicConverter, layout.write_libero(tmp_path / "l.hdf5"))
+    np.testing.assert_allclose(  # a quarter turn about z, written as a rotation vector
+        episode.streams["eef_pose"]["orientation"][0], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]
+    )
+    camera = episode.streams["camera_agentview"]
+    assert [number_of(i[::-1]) for i in camera] == list(range(6))
+    assert "opengl" in camera.info.attrs["image_convention"]
+    assert told(recording, "bottom row first")
+    assert episode.metadata["instruction"] == "open the top drawer"
+    (caption,) = read_layer(recording.layers["robomimic"]).captions
+    assert caption.text == "open the top drawer"
+    assert episode.streams["action"].rate_hz == 20.0
+
+
+def test_robosuite_collection(tmp_path: Path) -> None:
+    episode, recording = convert(RobomimicConverter, layout.write_robosuite(tmp_path / "d.hdf5"))
+    assert episode.streams["action"].info.nominal_rate_hz == 25.0
+    assert episode.metadata["task"] == "Lift"
+    assert recording.account.problem_lines() == []
 
 
 def test_isaac_quaternion_rate_and_success(tmp_path: Path) -> None:

@@ -51,6 +51,48 @@ def write_robomimic(path: Path, env: dict | None = None, num_samples_off_by: int
     return path
 
 
+def write_libero(path: Path, n: int = 6) -> Path:
+    """LIBERO: other names, rotation vectors, upside-down pictures, language in problem_info."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(
+            {"type": 1, "env_name": "Libero_Kitchen", "env_kwargs": {"control_freq": 20},
+             "bddl_file": "x.bddl", "problem_name": "libero_kitchen_tabletop_manipulation"}
+        )  # fmt: skip
+        data.attrs["problem_info"] = json.dumps(
+            {"language_instruction": ["open the top drawer"], "domain_name": "robosuite"}
+        )
+        data.attrs["macros_image_convention"] = "opengl"
+        data.attrs["num_demos"] = 1
+        demo = data.create_group("demo_0")
+        demo.attrs["num_samples"] = n
+        demo["actions"] = np.zeros((n, 7))
+        demo["robot_states"] = np.zeros((n, 9))
+        demo["states"] = np.zeros((n, 20))
+        demo["obs/ee_pos"] = np.ones((n, 3))
+        demo["obs/ee_ori"] = np.tile([0, 0, np.pi / 2], (n, 1))
+        demo["obs/ee_states"] = np.zeros((n, 6))
+        demo["obs/joint_states"] = np.arange(n * 7.0).reshape(n, 7)
+        demo["obs/gripper_states"] = np.zeros((n, 2))
+        demo["obs/agentview_rgb"] = np.stack([picture(i)[::-1] for i in range(n)])
+    return path
+
+
+def write_robosuite(path: Path) -> Path:
+    """As robosuite's collection script writes: states and actions, demos from 1."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env"] = "Lift"
+        data.attrs["env_info"] = json.dumps({"control_freq": 25, "robots": "Panda"})
+        data.attrs["repository_version"] = "1.4.1"
+        for i in (1, 2):
+            demo = data.create_group(f"demo_{i}")
+            demo.attrs["model_file"] = "<mujoco/>"
+            demo["states"] = np.zeros((5, 32))
+            demo["actions"] = np.zeros((5, 7))
+    return path
+
+
 def write_isaac(path: Path) -> Path:
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
