@@ -48,8 +48,10 @@ class ImageLimits(_Group):
     """Shift of an edge pair over the side of the box."""
     location_sigma: float = Field(default=5.0, gt=0)
     """Shift over the spread of all shifts in this camera."""
-    own_sigma: float = Field(default=4.2, gt=0)
-    """Shift over the spread, against the same object in the images before and after."""
+    chance: float = Field(default=0.01, gt=0, lt=1)
+    """Share of cameras in which the hand's noise alone may look like a fault, where an object is
+    compared with itself in the images before and after: the more rectangles, the further chance
+    goes, and the further off one must be."""
     spread_px: float = Field(default=2.0, gt=0)
     spread_fraction: float = Field(default=0.03, ge=0)
     """Spread assumed where fewer than min_pairs boxes tell it."""
@@ -139,6 +141,8 @@ class TimelineLimits(_Group):
 
     boundary_s: float = Field(default=0.25, gt=0)
     event_s: float = Field(default=0.25, gt=0)
+    boundary_sigma: float = Field(default=4.0, gt=0)
+    """Difference of a boundary or event over the spread of all between the same two views."""
     match_overlap: float = Field(default=0.1, gt=0, lt=1)
     """Overlap (temporal IoU) from which on two segments may be the same."""
     relabel_overlap: float = Field(default=0.5, gt=0, lt=1)

@@ -29,7 +29,8 @@ _NUMBERS = {w: n for n, w in enumerate(
 )}  # fmt: skip
 _COLOURS = {"red", "green", "blue", "yellow", "black", "white", "grey", "gray", "orange", "purple",
             "brown", "pink"}  # fmt: skip
-_NEGATIONS = {"not", "never", "without", "no", "fails", "failed", "unable", "cannot"}
+_NEGATIONS = {"not", "never", "without", "no", "fails", "failed", "unable", "cannot", "nothing",
+              "nobody", "none"}  # fmt: skip
 #: Verbs of captions -> labels of phases they may stand for, beyond the taxonomy's own aliases.
 _VERBS = {
     "reach": {"approach"}, "approach": {"approach", "descend"}, "move": {"approach", "transport"},
@@ -126,9 +127,11 @@ def _number(word: str) -> int | None:
 
 
 def _nouns(classes: Classes) -> dict[str, str]:
-    """Single words of class names and aliases -> class."""
+    """Single words of class names and aliases -> class. ``other`` is no thing to speak of."""
     out: dict[str, str] = {}
     for term in classes.taxonomy.object_classes:
+        if term.label == "other":
+            continue
         for alias in (term.label, *term.aliases):
             if re.fullmatch(r"[A-Za-z]+", alias):
                 out.setdefault(alias.lower(), term.label)

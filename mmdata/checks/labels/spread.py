@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 from mmdata.checks.label_limits import ImageLimits
 from mmdata.checks.labels.projection import Seen
@@ -72,6 +73,7 @@ def shifts(
     value = np.concatenate([centre, np.where(both & whole, high - low, np.nan)], axis=1)
     sides = np.concatenate([side, side], axis=1)
     sigma = np.zeros_like(value)
+    own_sigma = float(norm.isf(limits.chance / (2 * max(value.size, 1))))
     metre = (raw[:, 3] - raw[:, 1]) / np.maximum(height_m[row], 0.1)
     for kind in range(4):
         one_edge = ~both[:, kind % 2]
@@ -85,7 +87,7 @@ def shifts(
         left = value[:, kind] - level * sides[:, kind]
         against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * room)
         # Against itself an object shows only the hand's noise, which is closer to Gaussian.
-        against_own = np.where(np.isfinite(level), against_own / limits.own_sigma, 0.0)
+        against_own = np.where(np.isfinite(level), against_own / own_sigma, 0.0)
         against_own *= limits.location_sigma
         sigma[:, kind] = np.fmax(against_all, against_own)
     part = value / sides
