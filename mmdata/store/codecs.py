@@ -22,7 +22,7 @@ PROFILES: tuple[Profile, ...] = ("default", "interchange")
 BLOSC_FILTER = 32001
 _BLOSC_FORMAT = 2
 _LZ4 = 1
-_CLEVEL = 5
+_CLEVEL = 3
 _GZIP_LEVEL = 4
 
 # Contextual mode: no global Blosc lock, so chunks are compressed in parallel by our own threads.

@@ -8,8 +8,10 @@ so that two runs over the same rows give the same file.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -19,8 +21,34 @@ from numpy.typing import NDArray
 from mmdata.store.codecs import Pipeline
 from mmdata.store.journal import JournalWriter
 
-_IN_FLIGHT_BYTES = 48 << 20
+_IN_FLIGHT_BYTES = 32 << 20
 _ENCODERS = 2
+#: Chunks are handed to the threads in runs of about this size: waking one costs as much as a chunk.
+_RUN_BYTES = 1 << 20
+#: How much of a chunk is read back to be sure where it lies.
+_PROBE_BYTES = 64
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """One chunk on its way: rows until they are encoded and hashed, encoded bytes after that."""
+
+    column: Column
+    first_row: int
+    rows: NDArray[Any] | None
+    used: int
+    encoded: bytes = b""
+
+    def encode(self) -> None:
+        # Fields of structured rows arrive strided; taking them apart here keeps it off the caller.
+        assert self.rows is not None
+        self.rows = np.ascontiguousarray(self.rows)
+        self.encoded = self.column.pipeline.encode(self.rows)
+
+    def hash(self) -> None:
+        assert self.rows is not None
+        self.column.hash_rows(self.rows[: self.used])
+        self.rows = None
 
 
 class ChunkSink:
@@ -32,7 +60,9 @@ class ChunkSink:
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="mmdata-encode")
         # One thread, so that each column's running hash sees its rows in order.
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="mmdata-hash")
-        self._queue: deque[tuple[Column, int, Future[bytes], Future[None], int]] = deque()
+        self._run: list[_Chunk] = []
+        self._run_bytes = 0
+        self._queue: deque[tuple[list[_Chunk], Future[None], int]] = deque()
         self._in_flight = 0
         self._failure: BaseException | None = None
 
@@ -41,10 +71,10 @@ class ChunkSink:
 
         Blocks while more than a fixed number of bytes is under way.
         """
-        encoded = self._encoders.submit(column.pipeline.encode, chunk)
-        hashed = self._hasher.submit(column.hash_rows, chunk[:used])
-        self._queue.append((column, first_row, encoded, hashed, chunk.nbytes))
-        self._in_flight += chunk.nbytes
+        self._run.append(_Chunk(column, first_row, chunk, used))
+        self._run_bytes += chunk.nbytes
+        if self._run_bytes >= _RUN_BYTES:
+            self._dispatch()
         while self._in_flight > _IN_FLIGHT_BYTES:
             self._write_oldest()
 
@@ -52,29 +82,52 @@ class ChunkSink:
         """Write everything queued. Raises what went wrong at an earlier chunk, too."""
         if self._failure is not None:
             raise self._failure
+        self._dispatch()
         while self._queue:
             self._write_oldest()
 
     def close(self) -> None:
         """Stop the worker threads; queued chunks that were not drained are given up."""
+        self._run.clear()
         self._queue.clear()
         self._encoders.shutdown(cancel_futures=True)
         self._hasher.shutdown(cancel_futures=True)
+
+    def _dispatch(self) -> None:
+        if not self._run:
+            return
+        run, size = self._run, self._run_bytes
+        self._run, self._run_bytes = [], 0
+        encoded = self._encoders.submit(_encode, run)
+        self._queue.append((run, self._hasher.submit(_hash, run, encoded), size))
+        self._in_flight += size
 
     def _write_oldest(self) -> None:
         if self._failure is not None:
             # A chunk was lost (a full disk, say): this file must never look complete.
             raise self._failure
-        column, first_row, encoded, hashed, size = self._queue.popleft()
+        run, hashed, size = self._queue.popleft()
         self._in_flight -= size
         try:
-            data = encoded.result()
             hashed.result()
-            offset = column.write_chunk(self.file, first_row, data)
+            for chunk in run:
+                column, data = chunk.column, chunk.encoded
+                offset = column.write_chunk(self.file, chunk.first_row, data)
+                self.journal.chunk(column.number, chunk.first_row, offset, len(data))
         except BaseException as error:
             self._failure = error
             raise
-        self.journal.chunk(column.number, first_row, offset, len(data))
+
+
+def _encode(run: list[_Chunk]) -> None:
+    for chunk in run:
+        chunk.encode()
+
+
+def _hash(run: list[_Chunk], encoded: Future[None]) -> None:
+    encoded.result()
+    for chunk in run:
+        chunk.hash()
 
 
 class Column:
@@ -108,7 +161,7 @@ class Column:
     def append(self, values: NDArray[Any], copy: bool = True) -> None:
         """Add rows (n, *row_shape). copy False: the caller promises never to change them."""
         self.rows += len(values)
-        as_they_are = not copy and values.dtype == self.dtype and values.flags.c_contiguous
+        as_they_are = not copy and values.dtype == self.dtype
         while len(values):
             if as_they_are and not self._filled and len(values) >= self.chunk_rows:
                 self._submit(values[: self.chunk_rows], self.chunk_rows)
@@ -147,8 +200,8 @@ class Column:
         self._submit_buffer(chunk)
 
     def hash_rows(self, rows: NDArray[Any]) -> None:
-        """Feed rows to the running content hash (called in row order)."""
-        self._hash.update(rows.data if rows.flags.c_contiguous else rows.tobytes())
+        """Feed contiguous rows to the running content hash (called in row order)."""
+        self._hash.update(rows.data)
 
     @property
     def sha256(self) -> str:
@@ -182,7 +235,14 @@ class Column:
         if rows > dataset.shape[0]:
             dataset.set_extent((rows, *self.row_shape))
         where = (first_row, *([0] * len(self.row_shape)))
+        end = file.id.get_filesize()
         dataset.write_direct_chunk(where, data)
+        # HDF5 appends a chunk unless it finds a hole for it. Asking it where the chunk is takes a
+        # walk over the index of all chunks before, so it is only asked when that is not so.
+        if file.id.get_filesize() - end == len(data):
+            probe = os.pread(file.id.get_vfd_handle(), min(len(data), _PROBE_BYTES), end)
+            if probe == data[:_PROBE_BYTES]:
+                return int(end)
         return int(dataset.get_chunk_info_by_coord(where).byte_offset)
 
     def _submit_buffer(self, chunk: NDArray[Any]) -> None:
