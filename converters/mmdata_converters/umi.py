@@ -1,4 +1,4 @@
-"""UMI and Diffusion Policy replay buffers: zarr v2, episodes one after the other."""
+"""UMI and Diffusion Policy replay buffers: zarr, episodes one after the other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmdata.errors import ConversionError, MissingDependencyError
 from mmdata.geometry import quat_from_rotvec
@@ -32,7 +33,7 @@ class UmiConverter(DatasetConverter):
     summary = "UMI / Diffusion Policy zarr(.zip) replay buffers"
     reads = "end-effectors, grippers, cameras, actions, any further array"
     time = "synthetic, rate assumed: the buffers hold none"
-    cannot = "zarr version 3"
+    cannot = "JPEG-XL pictures without mmdata[umi]"
 
     @classmethod
     def claims(cls, path: Path) -> bool:
@@ -44,7 +45,7 @@ class UmiConverter(DatasetConverter):
             return False
         store = ZarrStore(path)
         try:
-            return store.get("meta/episode_ends/.zarray") is not None
+            return store.holds("meta/episode_ends")
         finally:
             store.close()
 
@@ -86,6 +87,34 @@ class _Rows:
             start, stop, _ = rows.indices(len(self))
             return self._array[self._start + start : self._start + stop]
         return self._array[self._start + int(rows)]
+
+
+class _Whole(_Rows):
+    """Pictures that were written as numbers with a fraction of zero, as the bytes they are."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self._array = rows
+        self._start = 0
+        self.shape = rows.shape
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, rows: Any) -> Any:
+        values = np.asarray(self._array[rows])
+        if not _are_bytes(values):
+            raise ConversionError("pictures whose numbers are no bytes after all")
+        return values.astype(np.uint8)
+
+
+def _is_picture(rows: _Rows) -> bool:
+    """Whether rows (n, H, W, C) hold bytes, be it as another type of number."""
+    if rows.dtype == np.uint8:
+        return True
+    return min(rows.shape[1:3]) >= 8 and _are_bytes(np.asarray(rows[0:1]))
+
+
+def _are_bytes(values: NDArray[Any]) -> bool:
+    return bool((values >= 0).all() and (values <= 255).all() and (values == values.round()).all()
+                and values.max(initial=0) > 1)  # fmt: skip
 
 
 class _Episode(FeedRecording):
@@ -138,7 +167,9 @@ class _Episode(FeedRecording):
         stamps = row_stamps(len(rows), _RATE_HZ)
         info = {**self.timing, "source_topic": f"data/{key}"}
         name = re.sub(r"[^A-Za-z0-9]+", "_", key).strip("_")
-        if len(rows.shape) == 4 and rows.dtype == np.uint8 and rows.shape[-1] in (1, 3):
+        if len(rows.shape) == 4 and rows.shape[-1] in (1, 3) and _is_picture(rows):
+            if rows.dtype != np.uint8:
+                rows = _Whole(rows)
             camera = name.removesuffix("_rgb")
             camera = camera if camera.startswith("camera") else f"camera_{camera}"
             self.frames(camera, rows, stamps, **info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import ClassVar
@@ -11,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layouts import manipulation as layout
-from layouts.media import number_of
+from layouts.media import number_of, picture
 
 from mmdata import open_episode
 from mmdata.geometry import quat_to_matrix
 from mmdata.testing import ConverterContract, read_all, write_episode
 from mmdata_converters._rotations import from_roll_pitch_yaw
-from mmdata_converters._zarr import ZarrStore
+from mmdata_converters._zarr import ZarrStore, _image_codec
 from mmdata_converters.agibot import AgiBotConverter
 from mmdata_converters.droid import DroidConverter
 from mmdata_converters.reassemble import ReassembleConverter
@@ -176,16 +177,78 @@ def test_umi_second_episode(tmp_path: Path, name: str) -> None:
     assert told(recording, "holds no time")
 
 
-def test_umi_with_jpeg_xl_but_no_decoder(tmp_path: Path) -> None:
-    pytest.importorskip("numcodecs")
+@pytest.mark.parametrize("sharded", [False, True])
+def test_umi_in_zarr_3(tmp_path: Path, sharded: bool) -> None:
+    path = layout.write_umi(tmp_path / "d.zarr", version=3, sharded=sharded)
+    assert list(UmiConverter.sources(path)) == ["episode_000000", "episode_000001"]
+    episode, _ = convert(UmiConverter, path, tmp_path, "episode_000001")
+    assert episode.streams["eef_pose"]["position"][:, 0].tolist() == [5, 6, 7, 8, 9, 10, 11]
+    assert [number_of(i) for i in episode.streams["camera0"]] == [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_umi_zip_of_a_folder(tmp_path: Path) -> None:
+    path = layout.write_umi(tmp_path / "d.zarr.zip", inside="replay_buffer.zarr/")
+    assert UmiConverter.sniff(path)
+    episode, _ = convert(UmiConverter, path, tmp_path)
+    assert [number_of(i) for i in episode.streams["camera0"]] == list(range(5))
+
+
+_WAYS = [
+    {}, {"endian": "big"}, {"order": (1, 0)}, {"compress": "blosc"}, {"compress": "gzip"},
+    {"keys": "v2"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", _WAYS)
+def test_zarr_3_as_zarr_writes_it(tmp_path: Path, options: dict) -> None:
+    zarr = pytest.importorskip("zarr")
+    more: dict = {"compressors": None}
+    if "endian" in options:
+        more["serializer"] = zarr.codecs.BytesCodec(endian="big")
+    if "order" in options:
+        more["filters"] = [zarr.codecs.TransposeCodec(order=options["order"])]
+    if "compress" in options:
+        more["compressors"] = {"blosc": zarr.codecs.BloscCodec(cname="lz4"),
+                               "gzip": zarr.codecs.GzipCodec()}[options["compress"]]  # fmt: skip
+    if "keys" in options:
+        more["chunk_key_encoding"] = {"name": "v2", "separator": "."}
+    values = np.arange(35, dtype=np.float32).reshape(7, 5)
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    root.create_array("x", shape=values.shape, chunks=(3, 2), dtype="f4", **more)[:] = values
+    np.testing.assert_array_equal(ZarrStore(tmp_path / "a.zarr").array("x")[1:6], values[1:6])
+
+
+def test_umi_jpeg_xl(tmp_path: Path) -> None:
     path = layout.write_umi(tmp_path / "d.zarr.zip", codec="jpegxl")
+    episode, _ = convert(UmiConverter, path, tmp_path, "episode_000001")
+    assert [number_of(i) for i in episode.streams["camera0"]] == [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_umi_with_jpeg_xl_but_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = layout.write_umi(tmp_path / "d.zarr.zip", codec="jpegxl")
+    _image_codec.cache_clear()
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with UmiConverter.open(path) as recording:
         streams = read_all(recording)
         dropped = {d.topic: d for d in recording.account.dropped_list()}
     assert len(streams["eef_pose"][0]) == 5
-    if "camera0" not in streams:
-        reason = dropped["data/camera0_rgb"].reason
-        assert "mmdata[umi]" in reason or "chunk" in reason
+    assert "camera0" not in streams
+    assert dropped["data/camera0_rgb"].count == 5
+    assert "mmdata[umi]" in dropped["data/camera0_rgb"].reason
+
+
+def test_diffusion_policy_pictures_written_as_floats(tmp_path: Path) -> None:
+    """PushT keeps 96 x 96 pictures as float32 of whole numbers; states in [0, 1] stay numbers."""
+    root = pytest.importorskip("zarr").open_group(tmp_path / "p.zarr", mode="w", zarr_format=2)
+    pictures = np.stack([picture(i, 96, 96) for i in range(4)]).astype(np.float32)
+    fractions = np.random.default_rng(0).random((4, 16, 16, 1)).astype(np.float32)
+    for key, values in (("data/img", pictures), ("data/heat", fractions),
+                        ("data/state", np.zeros((4, 5), np.float32)),
+                        ("meta/episode_ends", np.array([4]))):  # fmt: skip
+        root.create_array(key, shape=values.shape, dtype=values.dtype)[:] = values
+    episode, _ = convert(UmiConverter, tmp_path / "p.zarr", tmp_path)
+    assert [number_of(i) for i in episode.streams["camera_img"]] == list(range(4))
+    assert episode.streams["heat"].kind == "signal"
 
 
 @given(st.integers(0, 12), st.integers(0, 12))

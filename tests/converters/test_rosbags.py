@@ -352,15 +352,92 @@ def test_point_clouds_of_any_layout(tmp_path: Path) -> None:
     assert set(streams) == set(truth)
     for name, points in truth.items():
         samples = streams[name][0].samples
+        info = streams[name][0].info
         for field_name in points.dtype.names:
-            values = samples[field_name]
+            # whole nanoseconds are stored once, under the name of what they are
+            stored = "point_offset_ns" if field_name == "t" else field_name
+            values = samples[stored]
             assert isinstance(values, Ragged)
             assert np.array_equal(values[0], points[field_name]), (name, field_name)
+        assert "t" not in samples
+        assert info.attrs["point_offset_field"] in points.dtype.names
         offsets = samples["point_offset_ns"][0]
         step = {"packed": 1000, "padded": 1_000_000, "absolute": 100_000}[name.split("_")[0]]
         # float64 seconds since 1970 resolve a quarter of a microsecond
         assert np.abs(offsets - np.arange(100) * step).max() <= (300 if "absolute" in name else 60)
         assert ("height" in samples) == ("padded" in name)
+
+
+def _clouds(path: Path, clouds: list[np.ndarray]) -> dict[str, list[Batch]]:
+    """Batches by stream of a log with one cloud per structured array, all on one topic."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    field = store.types["sensor_msgs/msg/PointField"]
+    codes = {"f4": 7, "f8": 8, "u2": 4, "u4": 6, "i4": 5, "i8": 8}
+    messages = [
+        (
+            "/lidar", "sensor_msgs/msg/PointCloud2", T0 + k,
+            store.types["sensor_msgs/msg/PointCloud2"](
+                header=_header(store, T0 + k), height=1, width=len(points),
+                fields=[
+                    field(name=n, offset=int(points.dtype.fields[n][1]),
+                          datatype=codes[points.dtype[n].str[1:]], count=1)
+                    for n in points.dtype.names
+                ],
+                is_bigendian=False, point_step=points.dtype.itemsize,
+                row_step=points.nbytes, data=points.view(np.uint8).reshape(-1), is_dense=True,
+            ),
+        )
+        for k, points in enumerate(clouds)
+    ]  # fmt: skip
+    with open_log(_write2(path, StoragePlugin.MCAP, messages=messages, store=store)) as recording:
+        return read_all(recording)
+
+
+def test_sweeps_of_changing_size_are_one_stream(tmp_path: Path) -> None:
+    """Also empty ones, whose times say nothing about their unit."""
+    rng = np.random.default_rng(0)
+    clouds = []
+    for size in (0, 40_000, 0, 7, 20_001):
+        points = np.empty(size, [("x", "<f4"), ("t", "<u4"), ("time", "<f4")])
+        points["x"], points["t"] = rng.normal(size=size), np.arange(size) * 10
+        points["time"] = rng.normal(size=size)
+        clouds.append(points)
+    streams = _clouds(tmp_path / "bag", clouds)
+    assert list(streams) == ["lidar"]
+    rows = [
+        {name: batch.samples[name][i] for name in batch.samples}
+        for batch in streams["lidar"]
+        for i in range(len(batch))
+    ]
+    assert [len(row["x"]) for row in rows] == [len(c) for c in clouds]
+    for row, points in zip(rows, clouds, strict=True):
+        assert set(row) == {"x", "point_offset_ns", "time"}
+        assert np.array_equal(row["x"], points["x"])
+        assert np.array_equal(row["point_offset_ns"], points["t"])
+        assert np.array_equal(row["time"], points["time"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "first", "last"),
+    [("<u4", 2**31 - 5, 2**31 + 5), ("<u4", 0, 2**31 + 9), ("<u4", 2**32 - 9, 2**32 - 1)],
+)
+def test_point_times_that_fit_no_offset_stay_as_they_are(
+    tmp_path: Path, dtype: str, first: int, last: int
+) -> None:
+    points = np.zeros(10, [("x", "<f4"), ("t", dtype)])
+    points["t"] = np.linspace(first, last, 10).astype(np.int64)
+    (batches,) = _clouds(tmp_path / "bag", [points]).values()
+    assert set(batches[0].samples) == {"x", "t"}
+    assert np.array_equal(batches[0].samples["t"][0], points["t"])
+    assert "point_offset_field" not in batches[0].info.attrs
+
+
+def test_a_field_of_our_name_is_not_replaced(tmp_path: Path) -> None:
+    points = np.zeros(10, [("point_offset_ns", "<i4"), ("t", "<u4")])
+    points["point_offset_ns"], points["t"] = np.arange(10), np.arange(10) * 7
+    (batches,) = _clouds(tmp_path / "bag", [points]).values()
+    for name in ("point_offset_ns", "t"):
+        assert np.array_equal(batches[0].samples[name][0], points[name])
 
 
 def test_raw_images_and_depth(tmp_path: Path) -> None:

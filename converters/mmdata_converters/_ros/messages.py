@@ -52,6 +52,7 @@ class Context:
     drop: Callable[[str, int], None]
     problem: Callable[[str], None]
     joint_orders: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
+    cloud_forms: clouds.CloudForms = field(default_factory=clouds.CloudForms)
 
 
 Adapter = Callable[[Group, Context], Sequence[Part]]
@@ -238,32 +239,36 @@ def camera_info(group: Group, context: Context) -> Sequence[Part]:
 
 
 def point_cloud(group: Group, context: Context) -> Sequence[Part]:
-    """sensor_msgs/PointCloud2."""
-    stamps = fields.source_stamps(group)
+    """sensor_msgs/PointCloud2: a part per message, for each has a size of its own."""
+    stamps, frame_id = fields.source_stamps(group), fields.frame_id(group.root)
+    data = group.root.fields["data"]
+    assert isinstance(data, Number)
     parts = []
     for i, row in enumerate(group.rows):
         try:
-            cloud, height, width = clouds.points(group, i)
+            form = context.cloud_forms.of(group, i)
+            cloud = form.points(group.matrix[i, data.offset : data.offset + data.nbytes])
         except clouds.CloudError as error:
             context.drop(str(error), 1)
             continue
-        columns = clouds.sweep_fields(cloud)
-        times, problem = clouds.point_offsets(columns, None if stamps is None else int(stamps[i]))
+        columns, timed_by, problem = clouds.time_points(
+            clouds.sweep_fields(cloud), None if stamps is None else int(stamps[i])
+        )
         if problem:
             context.problem(problem)
-        if times is not None:
-            columns["point_offset_ns"] = times
         ends = np.array([0, len(cloud)], np.int64)
         samples: dict[str, Any] = {n: Ragged(v, ends) for n, v in columns.items()}
-        if height > 1:
-            samples["height"], samples["width"] = np.array([height], "u4"), np.array([width], "u4")
-        key = tuple(
-            (n, v.data.dtype.str if isinstance(v, Ragged) else "") for n, v in samples.items()
-        )
-        part = _part(group, Kind.SWEEP, samples, key)
-        part.rows = np.array([row])
-        part.source_ns = None if stamps is None else stamps[i : i + 1]
-        parts.append(part)
+        if form.height > 1:
+            samples["height"] = np.array([form.height], np.uint32)
+            samples["width"] = np.array([form.width], np.uint32)
+        kinds = tuple((n, v.dtype.str, v.shape[1:]) for n, v in columns.items())
+        parts.append(
+            Part(
+                (timed_by, form.height > 1, kinds), Kind.SWEEP, samples, np.array([row]),
+                None if stamps is None else stamps[i : i + 1], frame_id,
+                attrs={} if timed_by is None else {"point_offset_field": timed_by},
+            )
+        )  # fmt: skip
     return parts
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numcodecs
 import numpy as np
+import pytest
 
 from .media import mp3, picture, png, write_video
 
@@ -74,8 +75,17 @@ def write_droid(
 # -- UMI ---------------------------------------------------------------------------------------
 
 
-def write_umi(path: Path, lengths: Sequence[int] = (5, 7), *, codec: str = "blosc") -> Path:
-    """A zarr v2 replay buffer, as folder or .zarr.zip."""
+def write_umi(
+    path: Path,
+    lengths: Sequence[int] = (5, 7),
+    *,
+    codec: str = "blosc",
+    version: int = 2,
+    sharded: bool = False,
+    inside: str = "",
+) -> Path:
+    """A zarr replay buffer, as folder or .zarr.zip. inside: folder that the zip file holds.
+    Version 3 is written by zarr itself, as a folder."""
     values: dict[str, bytes] = {".zgroup": b'{"zarr_format": 2}'}
     n = sum(lengths)
 
@@ -87,8 +97,9 @@ def write_umi(path: Path, lengths: Sequence[int] = (5, 7), *, codec: str = "blos
             "compressor": compressor.get_config() if compressor else None, "fill_value": 0,
             "order": "C", "filters": None,
         }  # fmt: skip
-        if codec == "jpegxl" and array.ndim == 4:
-            facts["compressor"] = {"id": "imagecodecs_jpegxl", "level": 99}
+        pictures = codec == "jpegxl" and array.ndim == 4
+        if pictures:
+            facts["compressor"] = {"id": "imagecodecs_jpegxl", "lossless": True}
         values[f"{key}/.zarray"] = json.dumps(facts).encode()
         counts = [-(-s // c) for s, c in zip(array.shape, chunks, strict=True)]
         for place in np.ndindex(*counts):
@@ -98,7 +109,20 @@ def write_umi(path: Path, lengths: Sequence[int] = (5, 7), *, codec: str = "blos
             chunk[tuple(slice(0, s) for s in part.shape)] = part
             data = chunk.tobytes()
             coded = compressor.encode(data) if compressor else data
+            if pictures:
+                imagecodecs = pytest.importorskip("imagecodecs")
+                coded = imagecodecs.jpegxl_encode(chunk[0], lossless=True)
             values[f"{key}/{'.'.join(map(str, place))}"] = bytes(coded)
+
+    if version == 3:
+        root = pytest.importorskip("zarr").open_group(path, mode="w", zarr_format=3)
+
+        def put(key: str, array: np.ndarray, chunks: tuple[int, ...]) -> None:
+            more = {"shards": (chunks[0] * 2, *chunks[1:])} if sharded and array.ndim == 4 else {}
+            one = root.create_array(
+                key, shape=array.shape, chunks=chunks, dtype=array.dtype, **more
+            )
+            one[:] = array
 
     put("meta/episode_ends", np.cumsum(lengths).astype(np.int64), (len(lengths),))
     rows = np.arange(n, dtype=np.float32)
@@ -108,10 +132,12 @@ def write_umi(path: Path, lengths: Sequence[int] = (5, 7), *, codec: str = "blos
     put("data/robot0_gripper_width", rows[:, None] / 100, (n, 1))
     put("data/robot0_demo_start_pose", np.zeros((n, 6)), (n, 6))
     put("data/camera0_rgb", np.stack([picture(i, 32, 40) for i in range(n)]), (1, 32, 40, 3))
+    if version == 3:
+        return path
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for key, value in values.items():
-                archive.writestr(key, value)
+                archive.writestr(inside + key, value)
     else:
         for key, value in values.items():
             (path / key).parent.mkdir(parents=True, exist_ok=True)
