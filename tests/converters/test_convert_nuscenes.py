@@ -11,9 +11,21 @@ from layouts.media import number_of
 
 from mmdata import open_episode
 from mmdata.testing import ConverterContract, write_episode
-from mmdata_converters import nuscenes
-from mmdata_converters.nuscenes import NuScenesConverter
+from mmdata_converters.nuscenes import NuScenesConverter, tables
 from mmdata_schema import read_layer
+
+
+class TestNuScenesExpanded(ConverterContract):
+    converter = NuScenesConverter
+    parts = 2
+    synthetic = False
+    counts: ClassVar = {
+        "camera_front": 8, "lidar_top": 8, "radar_front": 8, "ego_pose": 24, "lidar_lidarseg": 4,
+        "lidar_panoptic": 4, "can_pose": 20, "can_steeranglefeedback": 20,
+    }  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_expansions(layout.write_nuscenes(folder / "nuscenes"))
 
 
 class TestNuScenes(ConverterContract):
@@ -61,6 +73,33 @@ def test_tracks_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(point, [1.5, 1.0, 1.8], atol=1e-12)
 
 
+def test_expansions(tmp_path: Path) -> None:
+    root = layout.write_expansions(layout.write_nuscenes(tmp_path / "n"))
+    sorted((root / "lidarseg/v1.0-mini").iterdir())[0].unlink()
+    file = sorted((root / "panoptic/v1.0-mini").iterdir())[0]
+    np.savez_compressed(file, data=np.zeros(2, np.uint16))  # fewer than there are points
+    episode, recording = convert(root)
+    classes = episode.streams["lidar_lidarseg"]
+    assert len(classes) == 3
+    # The first key frame lost its classes; the second has five points.
+    assert classes[0]["semantic_class"].tolist() == [1, 1, 1, 1, 1]
+    np.testing.assert_array_equal(classes[0]["ring"], layout.lidar(1)[:, 4])
+    assert classes.stamp_ns[0] == (layout.START_US + 500_000 + 10_000) * 1000
+    assert classes.info.attrs["classes"] == ["17: vehicle.car"]
+    assert episode.streams["lidar_panoptic"][1]["panoptic"][0] == 17_003
+    steering = episode.streams["can_steeranglefeedback"]
+    assert steering.stamp_ns[1] - steering.stamp_ns[0] == 10_000_000
+    assert episode.streams["can_pose"]["orientation"].shape == (20, 4)
+    assert "model" not in episode.streams["can_pose"].fields
+    assert (
+        "lidarseg: 1 of 4 files are missing, or their sweeps" in recording.account.problem_lines()
+    )
+    dropped = {d.topic: (d.count, d.reason) for d in recording.account.dropped_list()}
+    assert dropped["panoptic"][0] == 1
+    assert "do not fit" in dropped["panoptic"][1]
+    assert dropped["can_bus/route"][0] == 1
+
+
 def test_missing_files_are_counted(tmp_path: Path) -> None:
     root = layout.write_nuscenes(tmp_path / "n")
     sorted((root / "sweeps/LIDAR_TOP").iterdir())[0].unlink()
@@ -80,7 +119,7 @@ def test_tables_are_scanned_across_blocks(tmp_path: Path, monkeypatch) -> None:
     file = root / "v1.0-mini" / "scene.json"
     whole = file.read_bytes()
     for size in (1, 7, 64, 4096):
-        monkeypatch.setattr(nuscenes, "_BLOCK", size)
-        rows = list(nuscenes._scan(file))
+        monkeypatch.setattr(tables, "_BLOCK", size)
+        rows = list(tables.scan(file))
         assert [r["name"] for r, _, _ in rows] == ["scene-0060", "scene-0061"]
         assert all(whole[a:b].startswith(b"{") and whole[a:b].endswith(b"}") for _, a, b in rows)

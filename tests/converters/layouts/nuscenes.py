@@ -45,7 +45,7 @@ def write_nuscenes(root: Path, n: int = 4) -> Path:
     channels = {"CAM_FRONT": "camera", "LIDAR_TOP": "lidar", "RADAR_FRONT": "radar"}
     tables: dict[str, list[dict]] = {
         "attribute": [{"token": "a0", "name": "vehicle.moving"}],
-        "category": [{"token": "c0", "name": "vehicle.car"}],
+        "category": [{"token": "c0", "name": "vehicle.car", "index": 17}],
         "visibility": [{"token": "4", "level": "v80-100"}],
         "log": [{"token": "log0", "location": "boston-seaport", "vehicle": "n008"}],
         "map": [], "scene": [], "sample": [], "sample_data": [], "ego_pose": [],
@@ -106,4 +106,42 @@ def write_nuscenes(root: Path, n: int = 4) -> Path:
                 })  # fmt: skip
     for name, rows in tables.items():
         (version / f"{name}.json").write_text(json.dumps(rows, indent=0))
+    return root
+
+
+def write_expansions(root: Path) -> Path:
+    """Add lidarseg, panoptic labels and the CAN bus to what write_nuscenes wrote."""
+    version = root / "v1.0-mini"
+    rows = json.loads((version / "sample_data.json").read_text())
+    listed: dict[str, list[dict]] = {"lidarseg": [], "panoptic": []}
+    for kind in listed:
+        (root / kind / "v1.0-mini").mkdir(parents=True)
+    for row in rows:
+        if "LIDAR" not in row["filename"] or not row["is_key_frame"]:
+            continue
+        number = int(row["sample_token"].rsplit("_", 1)[1])
+        points = len(lidar(number))
+        for kind, end in (("lidarseg", "lidarseg.bin"), ("panoptic", "panoptic.npz")):
+            name = f"{kind}/v1.0-mini/{row['token']}_{end}"
+            if kind == "lidarseg":
+                np.full(points, number, np.uint8).tofile(root / name)
+            else:
+                data = np.full(points, 17_000 + number + 1, np.uint16)
+                np.savez_compressed(root / name, data=data)
+            listed[kind].append(
+                {"token": f"{kind}{row['token']}", "sample_data_token": row["token"],
+                 "filename": name}
+            )  # fmt: skip
+    for kind, entries in listed.items():
+        (version / f"{kind}.json").write_text(json.dumps(entries))
+    bus = root / "can_bus"
+    bus.mkdir()
+    at = [START_US + i * 10_000 for i in range(20)]
+    pose = [{"accel": [0, 0, 9.8], "orientation": TURNED, "pos": [i, 0, 0], "utime": t,
+             "model": "zoe"} for i, t in enumerate(at)]  # fmt: skip
+    steering = [{"utime": t, "value": i / 10} for i, t in enumerate(at)]
+    bus_files = {"pose": pose, "steeranglefeedback": steering, "route": [[1, 2], [3, 4]],
+                 "meta": {"pose": {"message_freq": 100}}}  # fmt: skip
+    for kind, found in bus_files.items():
+        (bus / f"scene-0060_{kind}.json").write_text(json.dumps(found))
     return root
