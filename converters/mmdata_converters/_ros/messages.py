@@ -267,6 +267,7 @@ def point_cloud(group: Group, context: Context) -> Sequence[Part]:
                 (timed_by, form.height > 1, kinds), Kind.SWEEP, samples, np.array([row]),
                 None if stamps is None else stamps[i : i + 1], frame_id,
                 attrs={} if timed_by is None else {"point_offset_field": timed_by},
+                units={"point_offset_ns": "ns"},
             )
         )  # fmt: skip
     return parts

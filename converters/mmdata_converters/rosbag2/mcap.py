@@ -1,8 +1,10 @@
 """MCAP files, read chunk by chunk.
 
 Messages are found through each chunk's message index, many at once, and by scanning where there is
-none. A file without a summary (its recorder was killed) is read along its records as far as they
-go. Unlike rosbags' reader this keeps publish times, and the order in which messages were recorded.
+none. The index is read again for each chunk when its turn comes, so that memory does not grow with
+the length of a log. A file without a summary (its recorder was killed) is read along its records as
+far as they go. Unlike rosbags' reader this keeps publish times and the order in which messages were
+recorded.
 Format: https://mcap.dev/spec
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,12 +50,16 @@ _INDEX_DTYPE = np.dtype([("log", "<u8"), ("offset", "<u8")])
 _RUN_BYTES = 1 << 20
 
 
-@dataclass
+_Index = dict[int, NDArray[np.void]]
+
+
+@dataclass(slots=True)
 class _Chunk:
     """A chunk record, or (compression None) a run of records outside of chunks.
 
-    position and length are those of its (compressed) content; index: per channel id (n,) of
-    `_INDEX_DTYPE`, empty when the file has none.
+    position and length are those of its (compressed) content. indexed: where the file's message
+    index records of this chunk begin and end; scanned: what takes their place where there are none.
+    Either way the index is, per channel id, (n,) of `_INDEX_DTYPE`.
     """
 
     position: int
@@ -63,7 +69,8 @@ class _Chunk:
     crc: int
     start_ns: int
     end_ns: int
-    index: dict[int, NDArray[np.void]] = field(default_factory=dict)
+    indexed: tuple[int, int] | None = None
+    scanned: _Index | None = None
 
 
 class McapLog:
@@ -82,6 +89,7 @@ class McapLog:
         self._schemas: dict[int, tuple[str, str, str]] = {}
         self._channels: dict[int, Channel] = {}
         self._chunks: list[_Chunk] = []
+        self._counts: dict[int, tuple[int, int, int]] = {}
         self._file: BinaryIO = path.open("rb")
         try:
             self._scan()
@@ -94,17 +102,14 @@ class McapLog:
 
     def channels(self) -> Sequence[ChannelSummary]:
         tally = Tally.empty()
-        for chunk in self._chunks:
-            for number, entries in chunk.index.items():
-                channel = self._channels.get(number)
-                if channel is not None and len(entries):
-                    log = entries["log"].astype(np.int64)
-                    tally.add(channel.number, len(log), int(log.min()), int(log.max()))
+        for number, (count, first, last) in self._counts.items():
+            if number in self._channels:
+                tally.add(self._channels[number].number, count, first, last)
         return tally.summaries({c.number: c for c in self._channels.values()}.values())
 
     def receive_stamps(self, topic: str | None) -> Iterator[Stamps]:
         for chunk in self._chunks:
-            for number, entries in chunk.index.items():
+            for number, entries in self._index(chunk).items():
                 channel = self._channels.get(number)
                 if channel is not None and (topic is None or channel.topic == topic):
                     yield entries["log"].astype(np.int64)
@@ -113,11 +118,12 @@ class McapLog:
         order = np.argsort([c.start_ns for c in self._chunks], kind="stable")
         for position in order:
             chunk = self._chunks[position]
+            index = self._index(chunk)
             merged: dict[int, list[int]] = {}
-            for number in chunk.index:
+            for number in index:
                 channel = self._channels.get(number)
                 if channel is None:
-                    count = len(chunk.index[number])
+                    count = len(index[number])
                     self.lost.append((f"channel {number}", count, "its channel record is missing"))
                 elif topics is None or channel.topic in topics:
                     merged.setdefault(channel.number, []).append(number)
@@ -127,11 +133,11 @@ class McapLog:
             if problem is not None:
                 for numbers in merged.values():
                     for number in numbers:
-                        topic, count = self._channels[number].topic, len(chunk.index[number])
+                        topic, count = self._channels[number].topic, len(index[number])
                         self.lost.append((topic, count, problem))
                 continue
             for numbers in merged.values():
-                yield self._block(chunk, numbers, data)
+                yield self._block(chunk, index, numbers, data)
 
     # -- the file ----------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class McapLog:
             if op == _CHUNK:
                 self._add_chunk(position, length)
             elif op == _MESSAGE_INDEX:
-                self._add_index(file.read(length))
+                self._add_index(at, position + length, file.read(length))
             elif op in (_SCHEMA, _CHANNEL):
                 self._add_definition(op, file.read(length))
             elif op == _MESSAGE:
@@ -170,8 +176,10 @@ class McapLog:
                 f"the file breaks off at byte {at} of {size} (recorder killed, or copy cut short); "
                 "everything before is read"
             )
-            if self._chunks:
-                self._chunks[-1].index = {}  # its index may be cut off: scan it
+            if self._chunks and self._chunks[-1].indexed:
+                for number, entries in self._index(self._chunks[-1]).items():
+                    self._count(number, entries, -1)
+                self._chunks[-1].indexed = None  # it may be cut off: scan the chunk
             self._salvage_last_chunk(at, size)
         self._complete()
         if not self._channels:
@@ -186,11 +194,40 @@ class McapLog:
         compressed = min(compressed, position + length - at)
         self._chunks.append(_Chunk(at, compressed, compression, size, crc, start, end))
 
-    def _add_index(self, raw: bytes) -> None:
-        number, size = struct.unpack_from("<HI", raw)
-        entries = np.frombuffer(raw[6 : 6 + size // 16 * 16], _INDEX_DTYPE)
-        if self._chunks and len(entries):
-            self._chunks[-1].index[number] = entries
+    def _add_index(self, start: int, end: int, raw: bytes) -> None:
+        number, entries = _index_entries(raw)
+        if not self._chunks or not len(entries):
+            return
+        chunk = self._chunks[-1]
+        chunk.indexed = (chunk.indexed[0] if chunk.indexed else start, end)
+        self._count(number, entries)
+
+    def _index(self, chunk: _Chunk) -> _Index:
+        """The message index of a chunk; empty when it has none."""
+        if chunk.indexed is None:
+            return chunk.scanned or {}
+        start, end = chunk.indexed
+        self._file.seek(start)
+        raw = self._file.read(end - start)
+        index: _Index = {}
+        at = 0
+        while at < len(raw):
+            op, length = _RECORD.unpack_from(raw, at)
+            at += _RECORD.size
+            if op == _MESSAGE_INDEX:
+                number, entries = _index_entries(raw[at : at + length])
+                if len(entries):
+                    index[number] = entries
+            at += length
+        return index
+
+    def _count(self, number: int, entries: NDArray[np.void], sign: int = 1) -> None:
+        log = entries["log"].astype(np.int64)
+        first, last = int(log.min()), int(log.max())
+        count, earliest, latest = self._counts.get(number, (0, first, last))
+        self._counts[number] = (
+            count + sign * len(log), min(earliest, first), max(latest, last)
+        )  # fmt: skip
 
     def _add_message(self, run: _Chunk | None, at: int, length: int, head: bytes) -> _Chunk:
         _, _, log, _ = struct.unpack("<HIQQ", head)
@@ -238,17 +275,22 @@ class McapLog:
     def _complete(self) -> None:
         """Index, by scanning, what has no message index; take definitions inside chunks."""
         for chunk in list(self._chunks):
-            known = all(number in self._channels for number in chunk.index)
-            if chunk.index and known:
+            unknown = self._counts.keys() - self._channels.keys()
+            if chunk.indexed and not (unknown and unknown & self._index(chunk).keys()):
                 continue
             data, problem = self._content(chunk)
             if problem is not None:
                 self.problems.append(problem)
-                self._chunks.remove(chunk)
+                self._drop(chunk)
                 continue
             self._scan_chunk(chunk, data)
-            if not chunk.index:
+            if not chunk.indexed and not chunk.scanned:
                 self._chunks.remove(chunk)
+
+    def _drop(self, chunk: _Chunk) -> None:
+        for number, entries in self._index(chunk).items():
+            self._count(number, entries, -1)
+        self._chunks.remove(chunk)
 
     def _content(self, chunk: _Chunk) -> tuple[bytes, str | None]:
         """Decompressed content of a chunk, or why it cannot be had."""
@@ -286,12 +328,14 @@ class McapLog:
                 number, _, log = struct.unpack_from("<HIQ", data, at + _RECORD.size)
                 found.setdefault(number, []).append((log, at))
             at = end
-        if not chunk.index:
-            chunk.index = {n: np.array(rows, _INDEX_DTYPE) for n, rows in found.items()}
+        if not chunk.indexed:
+            chunk.scanned = {n: np.array(rows, _INDEX_DTYPE) for n, rows in found.items()}
+            for number, entries in chunk.scanned.items():
+                self._count(number, entries)
 
-    def _block(self, chunk: _Chunk, numbers: list[int], data: bytes) -> Block:
+    def _block(self, chunk: _Chunk, index: _Index, numbers: list[int], data: bytes) -> Block:
         buffer = np.frombuffer(data, np.uint8)
-        offsets = np.concatenate([chunk.index[n]["offset"] for n in numbers]).astype(np.int64)
+        offsets = np.concatenate([index[n]["offset"] for n in numbers]).astype(np.int64)
         # Recording order is the order of the bytes; several publishers of a topic are merged.
         offsets = np.sort(offsets)
         fits = offsets + _MESSAGE_HEAD.itemsize <= len(buffer)
@@ -318,6 +362,12 @@ class McapLog:
             head["publish"].astype(np.int64)[good],
             chunk.start_ns,
         )
+
+
+def _index_entries(raw: bytes) -> tuple[int, NDArray[np.void]]:
+    """Channel id and entries of the content of one message index record."""
+    number, size = struct.unpack_from("<HI", raw)
+    return number, np.frombuffer(raw[6 : 6 + size // 16 * 16], _INDEX_DTYPE)
 
 
 def _string(raw: bytes, at: int) -> tuple[str, int]:
