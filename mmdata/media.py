@@ -1,8 +1,10 @@
-"""Images and video packets: decoding to RGB, keyframes, encoding. OpenCV and PyAV load on use."""
+"""Images and video packets: decoding to RGB, keyframes, encoding. Codecs load on use."""
 
 from __future__ import annotations
 
 import base64
+import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -30,14 +32,20 @@ PIXEL_FORMATS: dict[str, tuple[str, int]] = {
 }  # fmt: skip
 
 
-def decode_image(data: Array | bytes) -> Array:
+def decode_image(data: Array | bytes, least_hw: tuple[int, int] | None = None) -> Array:
     """Decode JPEG, PNG, ... to (H, W, 3) uint8 RGB, (H, W) when grey, at stored bit depth.
 
-    Raises FormatError when the bytes are no image.
+    least_hw: a JPEG may be decoded smaller, to the least scale that keeps this height and width.
+    Quicker than decoding in full and resizing, and not the same pixels.
+    Raises FormatError when the bytes are no image, or not a whole one.
     """
+    flat = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    if flat[:2].tobytes() == b"\xff\xd8":
+        image = _decode_jpeg(flat, least_hw or (0, 0))
+        if image is not None:
+            return image
     import cv2
 
-    flat = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
     image = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED) if len(flat) else None
     if image is None:
         raise FormatError(f"{len(flat)} bytes that are no decodable image")
@@ -45,6 +53,36 @@ def decode_image(data: Array | bytes) -> Array:
         return np.asarray(image)
     code = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(image, code))
+
+
+def _decode_jpeg(data: Array, least_hw: tuple[int, int]) -> Array | None:
+    """RGB or grey pixels of a JPEG; None where OpenCV must look: CMYK, 12 bits, damage.
+
+    libjpeg-turbo with its exact transform and smooth upsampling, as OpenCV decodes, but straight to
+    RGB.
+    """
+    import simplejpeg
+
+    try:
+        coded = simplejpeg.decode_jpeg_header(data)[2]
+        if coded not in ("YCbCr", "Gray", "RGB"):
+            return None
+        wanted = "GRAY" if coded == "Gray" else "RGB"
+        height, width = least_hw
+        image = simplejpeg.decode_jpeg(data, wanted, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    return np.asarray(image[..., 0] if coded == "Gray" else image)
+
+
+def _one_thread_in_a_fork() -> None:
+    """The threads of OpenCV's pool do not exist in a forked child, which may wait for them."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is not None:
+        cv2.setNumThreads(0)  # not 1: that joins the parent's threads, for ever
+
+
+os.register_at_fork(after_in_child=_one_thread_in_a_fork)
 
 
 def encode_jpeg(image: Array, quality: int = 95) -> bytes:

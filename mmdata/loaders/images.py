@@ -9,35 +9,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata import media
 from mmdata.errors import ConfigError, FormatError
 from mmdata.loaders.spec import ImageSpec
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
-def decode(data: bytes | Array, spec: ImageSpec, full_hw: tuple[int, int] | None = None) -> Array:
-    """JPEG or PNG bytes to (H, W, 3) uint8, blue first, or (H, W); `finish(..., bgr=True)` next.
+def decode(data: bytes | Array, spec: ImageSpec) -> Array:
+    """JPEG or PNG bytes to (H, W, 3 | 4) RGB or (H, W); `finish` next.
 
     Raises FormatError when the bytes are no image.
     """
-    flat = np.frombuffer(data, np.uint8)
-    flag = cv2.IMREAD_UNCHANGED
-    if spec.fast and spec.size_hw is not None and spec.crop_tlhw is None and full_hw is not None:
-        fits = [f for f in (8, 4, 2) if all(-(-full_hw[a] // f) >= spec.size_hw[a] for a in (0, 1))]
-        flag = _REDUCED[fits[0]] if fits else flag
-    image = cv2.imdecode(flat, flag) if len(flat) else None
-    if image is None:
-        raise FormatError(f"{len(flat)} bytes that are no decodable image")
-    return np.asarray(image)
+    smaller = spec.size_hw if spec.fast and spec.crop_tlhw is None else None
+    return media.decode_image(data, smaller)
 
 
-def finish(image: Array, spec: ImageSpec, bgr: bool = False, out: Array | None = None) -> Array:
+def finish(image: Array, spec: ImageSpec, out: Array | None = None) -> Array:
     """Crop, resize and lay out one frame: (H, W, 3 | 4) or (H, W) to (C, H, W) or (H, W, C).
 
     Down-sizing averages areas, up-sizing is bilinear (OpenCV's INTER_AREA and INTER_LINEAR).
@@ -61,19 +50,17 @@ def finish(image: Array, spec: ImageSpec, bgr: bool = False, out: Array | None =
     if image.ndim == 2:
         image = image[..., None]
     channels = image.shape[2]
-    order = (2, 1, 0, 3)[:channels] if bgr and channels >= 3 else tuple(range(channels))
     shape = (channels, *image.shape[:2]) if spec.layout == "chw" else image.shape
     if out is None:
         out = np.empty(shape, image.dtype)
     elif out.shape != shape:
         raise FormatError(f"a frame of shape {shape} among frames of shape {out.shape}")
     if spec.layout == "hwc":
-        np.copyto(out, image[..., list(order)] if bgr else image)
+        np.copyto(out, image)
     elif channels == 1:
         np.copyto(out[0], image[..., 0])
     else:
-        planes: list[Any] = [out[order[c]] for c in range(channels)]
-        cv2.split(np.ascontiguousarray(image), planes)
+        cv2.split(np.ascontiguousarray(image), list(out))
     return out
 
 

@@ -162,10 +162,7 @@ class Key:
 
     def decode(self, data: bytes | Array, out: Array | None = None) -> Array:
         """One encoded still image, processed."""
-        full = self.info.attrs.get("height"), self.info.attrs.get("width")
-        known = (int(full[0]), int(full[1])) if full[0] and full[1] else None
-        image = images.decode(data, self.image, known)
-        return images.finish(image, self.image, bgr=True, out=out)
+        return images.finish(images.decode(data, self.image), self.image, out=out)
 
 
 class ListItems:

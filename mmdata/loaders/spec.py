@@ -73,8 +73,8 @@ def offsets_ns(at: Offsets, default_rate_hz: float | None = None) -> Stamps:
 class ImageSpec(_Model):
     """From a stored frame to what a model sees: crop (pixels), then resize, then layout.
 
-    size_hw: absent, as stored. fast: let the JPEG decoder halve the frame (up to three times) on
-    the way to a smaller size; quicker, and not the same pixels as resizing the full frame.
+    size_hw: absent, as stored. fast: let the JPEG decoder shrink the frame on the way to a smaller
+    size (frames that are not cropped); quicker, and not the same pixels as resizing the full frame.
     """
 
     crop_tlhw: tuple[int, int, Count, Count] | None = None
