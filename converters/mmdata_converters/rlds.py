@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +34,7 @@ class Feature:
     kind: str
     shape: tuple[int | None, ...]
     dtype: str
-    encoded: bool = False
+    encoding: str = "none"
 
 
 class RldsConverter(DatasetConverter):
@@ -42,11 +43,13 @@ class RldsConverter(DatasetConverter):
     reads = "observations, pictures, actions, rewards, episode metadata"
     labels = "language, success"
     time = "synthetic, rate assumed: RLDS holds none"
-    cannot = "ragged tensors, video features, other file formats of TFDS"
+    cannot = "ragged tensors, video features, ArrayRecord shards"
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        return (path / "features.json").is_file() and any(path.glob("*.tfrecord*"))
+        return (path / "features.json").is_file() and any(
+            any(path.glob(f"*.{kind}*")) for kind in ("tfrecord", "array_record")
+        )
 
     @classmethod
     def parts(cls, path: Path) -> Sequence[str]:
@@ -57,6 +60,27 @@ class RldsConverter(DatasetConverter):
         return _Episode(path, part)
 
 
+class _FloatPictures:
+    """Pictures (n, H, W) f4 that TFDS keeps as PNG whose four channels are a number's bytes."""
+
+    def __init__(self, pictures: list[bytes]) -> None:
+        self._pictures = pictures
+        self.shape = (len(pictures), *(self._decode(0).shape if pictures else (0, 0)))
+        self.dtype = np.dtype("<f4")
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, rows: Any) -> Any:
+        return np.stack([self._decode(i) for i in range(*rows.indices(len(self)))])
+
+    def _decode(self, row: int) -> NDArray[np.float32]:
+        channels = np.ascontiguousarray(decode_image(self._pictures[row]))
+        if channels.ndim != 3 or channels.shape[2] != 4 or channels.dtype != np.uint8:
+            raise ConversionError("a picture of floats whose PNG has not four channels")
+        return channels.view("<f4")[..., 0]
+
+
 def _index(path: Path) -> tuple[dict[str, tuple[Path, int, int]], list[str]]:
     """Part -> (shard, offset, length), and what is missing."""
     if not (path / "features.json").is_file():
@@ -64,7 +88,10 @@ def _index(path: Path) -> tuple[dict[str, tuple[Path, int, int]], list[str]]:
     parts: dict[str, tuple[Path, int, int]] = {}
     notes: list[str] = []
     counts: dict[str, int] = {}
-    for shard in sorted(path.glob("*.tfrecord*")):
+    shards = sorted(path.glob("*.tfrecord*"))
+    if not shards and any(path.glob("*.array_record*")):
+        raise ConversionError(f"{path}: its shards are ArrayRecord files; only TFRecord is read")
+    for shard in shards:
         match = re.search(r"-([A-Za-z0-9_]+)\.tfrecord(?:-\d+-of-\d+)?$", shard.name)
         split = match[1] if match else shard.name.partition(".tfrecord")[0]
         records, problem = _records(shard, shard.stat().st_mtime_ns)
@@ -103,12 +130,17 @@ class _Episode(FeedRecording):
         self.n = self._steps()
         self.stamps = row_stamps(self.n, _RATE_HZ)
         self.last = self._flags("is_last")
+        if self.n and not self.last.any():
+            self.account.problem("is_last is set at no step: the last action may mean nothing")
         self._episode_facts()
+        ragged = {k.rsplit("/ragged_", 1)[0] for k in self.values if "/ragged_" in k}
         for key in sorted(self.values):
-            if key.startswith("steps/"):
+            if key.startswith("steps/") and "/ragged_" not in key:
                 self._step_feature(key)
+        for key in sorted(ragged):
+            self.drop(key, "rows of different lengths (ragged)", max(1, self.n))
         for key in self.features:
-            if key.startswith("steps/") and key not in self.values:
+            if key.startswith("steps/") and key not in self.values and key not in ragged:
                 self.account.problem(f"{key} is declared and missing")
         self._labels()
 
@@ -147,7 +179,7 @@ class _Episode(FeedRecording):
             self._pictures(key, feature, values, info)
         elif feature.kind == "text":
             return  # captions
-        elif isinstance(values, list) and not feature.encoded:
+        elif isinstance(values, list) and feature.encoding == "none":
             texts = values
 
             def text(row: int) -> bytes | None:
@@ -188,7 +220,9 @@ class _Episode(FeedRecording):
         self._expect(key, len(values))
         name = _camera(key)
         stamps = self.stamps[: len(values)]
-        if feature.dtype == "uint16" or "depth" in key:
+        if feature.dtype == "float32":
+            self.frames(name, _FloatPictures(values), stamps, kind=Kind.DEPTH, **info)
+        elif feature.dtype == "uint16" or "depth" in key:
             self.depth_pictures(name, lambda row: values[row] or None, stamps, **info)
         else:
             self.encoded(name, lambda row: values[row] or None, stamps, **info)
@@ -199,7 +233,8 @@ class _Episode(FeedRecording):
         """A tensor feature as (steps, ...) in its declared type."""
         dtype = {"bool": "u1", "": None, "string": None}.get(feature.dtype, feature.dtype)
         if isinstance(values, list):
-            values = np.frombuffer(b"".join(values), dtype or "u1")
+            unpack = zlib.decompress if feature.encoding == "zlib" else bytes
+            values = np.frombuffer(b"".join(map(unpack, values)), dtype or "u1")
         shape = [d for d in feature.shape if d is not None]
         width = int(np.prod(shape)) if len(shape) == len(feature.shape) else 0
         if not width:
@@ -242,20 +277,40 @@ class _Episode(FeedRecording):
         if isinstance(success, int):
             self.know(outcome="success" if success else "failure")
 
+    def _texts(self, key: str, feature: Feature) -> list[str] | None:
+        """What was said at each step, None where a feature is not that."""
+        values = self.values.get(key)
+        if values is None or not key.startswith("steps/"):
+            return None
+        words = re.search(r"instruction|language|subtask|caption", key) is not None
+        if isinstance(values, list):
+            if feature.kind == "text" or (feature.dtype == "string" and words):
+                return [v.decode("utf-8", "replace").strip() for v in values]
+            return None
+        instruction = key.endswith("instruction") and values.dtype.kind in "iu"
+        width = len(values) // max(1, self.n)
+        if not instruction or width < 8 or values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            return None
+        return [_said(row) for row in values.reshape(-1, width)]
+
     def _labels(self) -> None:
         from mmdata_converters._labels import Spans
 
         spans = Spans(self.stamps, self.episode_id)
         for key, feature in self.features.items():
-            values = self.values.get(key)
-            if feature.kind == "text" and key.startswith("steps/") and isinstance(values, list):
-                texts = [v.decode("utf-8", "replace").strip() for v in values]
+            texts = self._texts(key, feature)
+            if texts is not None:
                 self._expect(key, len(texts))
                 spans.texts(key, texts, "instruction")
                 first = next((t for t in texts if t), None)
                 if first and "instruction" not in self.metadata:
                     self.know(instruction=first, task=first)
         self.layer("rlds", captions=spans.captions)
+
+
+def _said(row: NDArray[Any]) -> str:
+    """Text of a row of UTF-8 numbers, padded with zeros, as Language-Table writes it."""
+    return bytes(row[row != 0].astype(np.uint8)).decode("utf-8", "replace").strip()
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Feature]]:
@@ -273,8 +328,8 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Featu
             facts = node[kind] or {}
             sizes = (facts.get("shape") or {}).get("dimensions", [])
             shape = tuple(int(d) if int(d) >= 0 else None for d in sizes)
-            encoded = facts.get("encoding", "none") not in ("none", "")
-            yield path, Feature(kind, shape, facts.get("dtype", ""), encoded)
+            encoding = str(facts.get("encoding") or "none").lower()
+            yield path, Feature(kind, shape, facts.get("dtype", ""), encoding)
             return
     yield path, Feature("other", (None,), "")
 

@@ -39,8 +39,18 @@ class TestKittiObject(ConverterContract):
         return layout.write_object(folder / "training")
 
 
-def convert(path: Path, out: Path):
-    with KittiConverter.open(path) as recording:
+class TestKittiTracking(ConverterContract):
+    converter = KittiConverter
+    parts = 2
+    synthetic = True
+    counts: ClassVar = dict.fromkeys(("camera_02", "lidar", "oxts", "navsatfix", "imu"), 4)
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_tracking(folder / "training")
+
+
+def convert(path: Path, out: Path, part: str = ""):
+    with KittiConverter.open(path, part) as recording:
         episode = open_episode(write_episode(recording, out / "e.h5"))
     return episode, recording
 
@@ -130,3 +140,24 @@ def test_object_labels_by_hand(tmp_path: Path) -> None:
     # The 3D box and the picture meet through the rig.
     point = episode.rig.transform("camera_2", "camera_0_rect").apply(car.center_m)
     np.testing.assert_allclose(point, [2.05, 0.95, 20.0])
+
+
+def test_tracking_by_hand(tmp_path: Path) -> None:
+    root = layout.write_tracking(tmp_path / "training", without_sweep=1)
+    assert list(KittiConverter.sources(root)) == ["0000", "0001"]
+    episode, recording = convert(root, tmp_path, "0001")
+    assert episode.streams["lidar"].stamp_ns.tolist() == [0, 200_000_000, 300_000_000]
+    assert [number_of(i) for i in episode.streams["camera_02"]] == list(range(4))
+    assert "velodyne: 1 of 4 frames are missing" in recording.account.problem_lines()
+    layer = read_layer(recording.layers["kitti"])
+    (track,) = layer.tracks_3d
+    assert track.stamp_ns == [0, 100_000_000, 200_000_000, 300_000_000]
+    assert track.center_m[1] == pytest.approx((3.0, 1.7 - 0.75, 20.0))
+    assert track.size_lwh_m[0] == (4.0, 1.6, 1.5)
+    assert track.keyframe_attributes["occlusion"] == [1] * 4
+    assert len(layer.boxes_2d) == 5
+    point = episode.rig.transform("camera_02", "velodyne").apply([10.0, 0.0, 0.0])
+    np.testing.assert_allclose(point, [0.05, -0.1, 9.7], atol=1e-12)
+    np.testing.assert_allclose(
+        episode.streams["imu"]["orientation"][0], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]
+    )

@@ -109,7 +109,7 @@ def test_packets_are_carried_over(tmp_path: Path, codec: str, options: dict, enc
         assert [number_of(at_random[int(i)]) for i in order] == order.tolist()
     video = next(root.glob("videos/**/*.mp4")).read_bytes()
     if codec in ("libsvtav1", "mpeg4"):  # packets lie in the file as they lie in the episode
-        keys = np.asarray(stream._arrays["keyframe"])
+        keys = np.asarray(stream.arrays["keyframe"])
         assert all(stream.encoded(int(i)) in video for i in np.flatnonzero(keys == 0))
     assert not told(recording, "encoded again")
 

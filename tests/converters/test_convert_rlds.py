@@ -34,6 +34,40 @@ class TestRlds(ConverterContract):
         return layout.write_rlds(folder / "toy" / "1.0.0")
 
 
+class TestRldsVariants(ConverterContract):
+    converter = RldsConverter
+    synthetic = True
+    counts: ClassVar = {"is_first": 5, "is_last": 5, "packed": 5, "camera_depth_image": 5,
+                        "instruction": 5, "natural_language_instruction": 5}  # fmt: skip
+
+    def make(self, folder: Path) -> Path:
+        return layout.write_variants(folder / "toy" / "1.0.0")
+
+
+def test_variants(tmp_path: Path) -> None:
+    with RldsConverter.open(layout.write_variants(tmp_path / "1.0.0")) as recording:
+        episode = open_episode(write_episode(recording, tmp_path / "e.h5"))
+    assert episode.streams["packed"]["data"][:, 0].tolist() == [0, 1, 2, 3, 4]
+    depth = episode.streams["camera_depth_image"]
+    assert depth.kind == "depth"
+    np.testing.assert_allclose(depth[2][0, 0], 2.5)
+    np.testing.assert_allclose(depth[2][3, 4], 4.0)
+    captions = read_layer(recording.layers["rlds"]).captions
+    assert {c.text for c in captions} == {"pick the can", "push it"}
+    assert any("is_last is set at no step" in p for p in recording.account.problem_lines())
+    (dropped,) = recording.account.dropped_list()
+    assert (dropped.topic, dropped.count) == ("steps/observation/words", 5)
+
+
+def test_array_record_is_told(tmp_path: Path) -> None:
+    root = layout.write_rlds(tmp_path / "1.0.0")
+    shard = next(root.glob("*.tfrecord*"))
+    shard.rename(shard.with_name(shard.name.replace("tfrecord", "array_record")))
+    assert RldsConverter.sniff(root)
+    with pytest.raises(ConversionError, match="ArrayRecord"):
+        RldsConverter.sources(root)
+
+
 def test_values(tmp_path: Path) -> None:
     root = layout.write_rlds(tmp_path / "1.0.0")
     with RldsConverter.open(root, "train_00001") as recording:

@@ -11,15 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.clocks import Stamps
 from mmdata.errors import ConversionError
-from mmdata.geometry import SE3
+from mmdata.geometry import SE3, CameraModel, Sensor
 from mmdata.streams import FieldInfo
-from mmdata_converters._common import read_bytes
+from mmdata_converters._common import DAMAGE, read_bytes
+from mmdata_converters._feeds import FeedRecording
+from mmdata_converters._rotations import from_roll_pitch_yaw
 
 POINTS = {
     "x": FieldInfo("<f4", unit="m"), "y": FieldInfo("<f4", unit="m"),
     "z": FieldInfo("<f4", unit="m"), "intensity": FieldInfo("<f4"),
 }  # fmt: skip
+#: Columns of a line of oxts.
+OXTS = (
+    "lat", "lon", "alt", "roll", "pitch", "yaw", "vn", "ve", "vf", "vl", "vu", "ax", "ay", "az",
+    "af", "al", "au", "wx", "wy", "wz", "wf", "wl", "wu", "pos_accuracy", "vel_accuracy",
+    "navstat", "numsats", "posmode", "velmode", "orimode",
+)  # fmt: skip
+#: Frame of the labels of both benchmarks.
+RECTIFIED = "camera_0_rect"
 #: Columns of a line of label_2, after its type.
 BOX, SIZE_HWL, LOCATION, ROTATION_Y = slice(4, 8), slice(8, 11), slice(11, 14), 14
 
@@ -50,12 +61,12 @@ def camera_box(values: list[float]) -> dict[str, Any]:
 
 
 def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
-    """`key: numbers` lines; lines without numbers (calib_time) are left out."""
+    """`key: numbers` lines, the colon not always there; lines without numbers are left out."""
     out = {}
     for line in path.read_text("utf-8", errors="replace").splitlines():
-        key, colon, rest = line.partition(":")
-        if colon and re.fullmatch(r"[-+0-9.eE\s]+", rest) and rest.strip():
-            out[key.strip()] = np.array([float(v) for v in rest.split()])
+        match = re.fullmatch(r"\s*(\w+)(?::|\s)\s*([-+0-9.eE][-+0-9.eE\s]*)", line)
+        if match:
+            out[match[1]] = np.array([float(v) for v in match[2].split()])
     return out
 
 
@@ -68,6 +79,74 @@ def rectified(P: NDArray[np.float64], R_rect: NDArray[np.float64]) -> SE3:
     return SE3(np.eye(3), np.asarray(np.linalg.solve(P[:, :3], P[:, 3]), np.float64)) @ SE3(
         R_rect, np.zeros(3)
     )
+
+
+def mount_rectified(
+    recording: FeedRecording,
+    found: Mapping[str, NDArray[np.float64]],
+    cameras: Mapping[int, tuple[str, Path]],
+) -> None:
+    """Velodyne and rectified cameras of a benchmark's calibration. cameras: number -> (name, folder
+    of its pictures). Raises KeyError, ValueError or LinAlgError for one that cannot be used.
+    """
+
+    def first(*keys: str) -> NDArray[np.float64]:
+        return next((found[k] for k in keys if k in found), found.get(keys[0], np.empty(0)))
+
+    rectify = first("R0_rect", "R_rect").reshape(3, 3)
+    cam0_SE3_velo = SE3.from_matrix(first("Tr_velo_to_cam", "Tr_velo_cam").reshape(3, 4))
+    recording.mount(Sensor("velodyne", "velodyne"))
+    rect0_SE3_velo = SE3(rectify, np.zeros(3)) @ cam0_SE3_velo
+    recording.mount(Sensor(RECTIFIED, RECTIFIED, "velodyne", rect0_SE3_velo.inverse()))
+    for index, (name, folder) in cameras.items():
+        P = found[f"P{index}"].reshape(3, 4)
+        size = picture_size(folder)
+        model = None if size is None else CameraModel.pinhole(P[:, :3], *size)
+        pose = rectified(P, np.eye(3)).inverse()
+        recording.mount(Sensor(name, name, RECTIFIED, pose, model))
+
+
+def picture_size(folder: Path) -> tuple[int, int] | None:
+    """Width and height of the first picture of a folder that can be decoded."""
+    from mmdata.media import decode_image
+
+    for file in sorted(folder.glob("*.[pj][np]g")):
+        try:
+            height, width = decode_image(file.read_bytes()).shape[:2]
+        except DAMAGE:
+            continue  # counted when it is read
+        return int(width), int(height)
+    return None
+
+
+def add_oxts(
+    recording: FeedRecording, table: NDArray[np.float64], at: Stamps, known: Mapping[str, Any]
+) -> None:
+    """The GNSS/IMU unit's 30 numbers per row as they are, and as a fix and an IMU."""
+    column = {name: table[:, i] for i, name in enumerate(OXTS)}
+
+    def triple(names: str) -> NDArray[np.float64]:
+        return np.stack([column[n] for n in names.split()], 1)
+
+    recording.signal("oxts", {"data": table}, at, channels={"data": OXTS},
+                     source_topic="oxts", **known)  # fmt: skip
+    recording.signal(
+        "navsatfix",
+        {"latitude": column["lat"], "longitude": column["lon"], "altitude": column["alt"]},
+        at, units={"latitude": "deg", "longitude": "deg", "altitude": "m"},
+        source_topic="oxts/navsatfix", **known,
+    )  # fmt: skip
+    attrs = {"orientation": "qw qx qy qz, east-north-up from forward-left-up"}
+    recording.signal(
+        "imu",
+        {
+            "linear_acceleration": triple("ax ay az"), "angular_velocity": triple("wx wy wz"),
+            "orientation": from_roll_pitch_yaw(triple("roll pitch yaw")),
+        },
+        at, units={"linear_acceleration": "m/s^2", "angular_velocity": "rad/s"},
+        source_topic="oxts/imu", frame_id="imu", sensor="imu",
+        **{**known, "attrs": {**known.get("attrs", {}), **attrs}},
+    )  # fmt: skip
 
 
 def read_velodyne(path: Path) -> dict[str, Any] | None:

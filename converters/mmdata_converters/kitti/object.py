@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmdata.clocks import Stamps
-from mmdata.geometry import SE3, CameraModel, Sensor
-from mmdata_converters._common import DAMAGE, read_bytes, synthetic
+from mmdata_converters._common import read_bytes, synthetic
 from mmdata_converters._feeds import FeedRecording
 from mmdata_converters.kitti.common import (
     BOX,
     POINTS,
+    RECTIFIED,
     SIZE_HWL,
     camera_box,
+    mount_rectified,
     read_calibration,
     read_velodyne,
-    rectified,
 )
 
 
@@ -68,32 +67,10 @@ class Objects(FeedRecording):
                 f"{len(texts)} calibrations among {len(files)} frames: the rig is the first one's"
             )
         try:
-            found = read_calibration(files[0])
-            rectify = found["R0_rect"].reshape(3, 3)
-            cam0_SE3_velo = SE3.from_matrix(found["Tr_velo_to_cam"].reshape(3, 4))
-            self.mount(Sensor("velodyne", "velodyne"))
-            rect0_SE3_velo = SE3(rectify, np.zeros(3)) @ cam0_SE3_velo
-            self.mount(Sensor("camera_0_rect", "camera_0_rect", "velodyne",
-                              rect0_SE3_velo.inverse()))  # fmt: skip
-            for index in (2, 3):
-                P = found[f"P{index}"].reshape(3, 4)
-                cam_SE3_rect0 = rectified(P, np.eye(3))
-                self.mount(Sensor(f"camera_{index}", f"camera_{index}", "camera_0_rect",
-                                  cam_SE3_rect0.inverse(), self._model(index, P)))  # fmt: skip
+            cameras = {i: (f"camera_{i}", self.path / f"image_{i}") for i in (2, 3)}
+            mount_rectified(self, read_calibration(files[0]), cameras)
         except (KeyError, ValueError, np.linalg.LinAlgError) as error:
             self.account.problem(f"calibration cannot be used: {error}")
-
-    def _model(self, index: int, P: NDArray[np.float64]) -> CameraModel | None:
-        """Intrinsics need the picture's size, which only the pictures tell."""
-        from mmdata.media import decode_image
-
-        for file in sorted((self.path / f"image_{index}").glob("*.[pj][np]g")):
-            try:
-                height, width = decode_image(file.read_bytes()).shape[:2]
-            except DAMAGE:
-                continue  # counted when it is read
-            return CameraModel.pinhole(P[:, :3], width, height)
-        return None
 
     def _boxes(self) -> None:
         from mmdata_schema import Box2D, Box3D, stable_id
@@ -123,7 +100,7 @@ class Objects(FeedRecording):
                     boxes_2d.append(Box2D.parse({**base, **flat}))
                     if min(v[SIZE_HWL]) >= 0:
                         ident = stable_id("box3d", file.stem, number)
-                        solid = {"id": ident, "stream": "lidar", "frame_id": "camera_0_rect"}
+                        solid = {"id": ident, "stream": "lidar", "frame_id": RECTIFIED}
                         boxes_3d.append(Box3D.parse({**base, **solid, **camera_box(v)}))
                 except ValueError as error:
                     self.drop("label_2", f"a line that is no label: {str(error)[:60]}")

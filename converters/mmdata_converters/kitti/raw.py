@@ -15,21 +15,16 @@ from mmdata.geometry import SE3, CameraModel, LensModel, Sensor
 from mmdata.streams import FieldInfo
 from mmdata_converters._common import DAMAGE, measured, read_bytes
 from mmdata_converters._feeds import FeedRecording
-from mmdata_converters._rotations import from_roll_pitch_yaw
 from mmdata_converters.kitti.common import (
+    OXTS,
     POINTS,
+    add_oxts,
     parse_time,
     read_calibration,
     read_velodyne,
     rectified,
     rigid,
 )
-
-OXTS = (
-    "lat", "lon", "alt", "roll", "pitch", "yaw", "vn", "ve", "vf", "vl", "vu", "ax", "ay", "az",
-    "af", "al", "au", "wx", "wy", "wz", "wf", "wl", "wu", "pos_accuracy", "vel_accuracy",
-    "navstat", "numsats", "posmode", "velmode", "orimode",
-)  # fmt: skip
 
 
 class Drive(FeedRecording):
@@ -137,31 +132,7 @@ class Drive(FeedRecording):
                 self.drop("oxts", f"not {len(OXTS)} numbers")
         if not rows:
             return
-        table, at = np.array(rows), np.array(kept, np.int64)
-        column = {name: table[:, i] for i, name in enumerate(OXTS)}
-
-        def triple(names: str) -> NDArray[np.float64]:
-            return np.stack([column[n] for n in names.split()], 1)
-
-        known = measured()
-        self.signal("oxts", {"data": table}, at, channels={"data": OXTS},
-                    source_topic="oxts", **known)  # fmt: skip
-        self.signal(
-            "navsatfix",
-            {"latitude": column["lat"], "longitude": column["lon"], "altitude": column["alt"]},
-            at, units={"latitude": "deg", "longitude": "deg", "altitude": "m"},
-            source_topic="oxts/navsatfix", **known,
-        )  # fmt: skip
-        self.signal(
-            "imu",
-            {
-                "linear_acceleration": triple("ax ay az"), "angular_velocity": triple("wx wy wz"),
-                "orientation": from_roll_pitch_yaw(triple("roll pitch yaw")),
-            },
-            at, units={"linear_acceleration": "m/s^2", "angular_velocity": "rad/s"},
-            source_topic="oxts/imu", frame_id="imu", sensor="imu",
-            attrs={"orientation": "qw qx qy qz, east-north-up from forward-left-up"}, **known,
-        )  # fmt: skip
+        add_oxts(self, np.array(rows), np.array(kept, np.int64), measured())
 
     # -- calibration ---------------------------------------------------------------------------
 

@@ -102,3 +102,26 @@ def write_object(root: Path, n: int = 3) -> Path:
             "Tr_imu_to_velo: 1 0 0 -0.8 0 1 0 0.3 0 0 1 -0.8\n\n"
         )
     return root
+
+
+def write_tracking(root: Path, n: int = 4, *, without_sweep: int | None = None) -> Path:
+    """Two sequences of the tracking benchmark; its calibration has keys without colons."""
+    for sequence in ("0000", "0001"):
+        for folder in (f"image_02/{sequence}", f"velodyne/{sequence}", "calib", "label_02", "oxts"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        lines = []
+        for i in range(n):
+            (root / f"image_02/{sequence}/{i:06d}.png").write_bytes(png(picture(i)))
+            if i != without_sweep:
+                points(i).tofile(root / f"velodyne/{sequence}/{i:06d}.bin")
+            lines.append(f"{i} 7 Car 0 1 0.0 100 50 200 90 1.5 1.6 4.0 {2 + i} 1.7 20.0 0.0\n")
+        lines.append(f"{n - 1} -1 DontCare -1 -1 -10 5 5 9 9 -1000 -1000 -1000 -10 -1 -1 -1\n")
+        (root / f"label_02/{sequence}.txt").write_text("".join(lines))
+        oxts = [" ".join(map(str, [49.0, 8.4, 116.0, 0.0, 0.0, np.pi / 2, *range(24)]))] * n
+        (root / f"oxts/{sequence}.txt").write_text("\n".join(oxts) + "\n")
+        (root / f"calib/{sequence}.txt").write_text(
+            f"P0: {P2.replace('3.5e+01', '0')}\nP1: {P2}\nP2: {P2}\nP3: {P2}\n"
+            "R_rect 1 0 0 0 1 0 0 0 1\nTr_velo_cam 0 -1 0 0 0 0 -1 -0.1 1 0 0 -0.3\n"
+            "Tr_imu_velo 1 0 0 -0.8 0 1 0 0.3 0 0 1 -0.8\n"
+        )
+    return root

@@ -43,6 +43,11 @@ def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", bgr)[1].tobytes()
 
 
+def png_rgba(image: np.ndarray) -> bytes:
+    """(H, W, 4) u1 RGBA as PNG."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))[1].tobytes()
+
+
 def write_video(
     target: Path | io.BytesIO,
     frames: Sequence[np.ndarray],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from .media import jpeg, picture, png
+from .media import jpeg, picture, png, png_rgba
 
 
 def crc32c(data: bytes) -> int:
@@ -109,4 +110,36 @@ def write_rlds(root: Path, lengths: tuple[int, ...] = (6, 4)) -> Path:
     }))  # fmt: skip
     shard = root / "toy-train.tfrecord-00000-of-00001"
     shard.write_bytes(b"".join(record(example(episode(n))) for n in lengths))
+    return root
+
+
+def write_variants(root: Path, n: int = 5) -> Path:
+    """What other RLDS datasets do: strings as tensors, words as numbers, depth as floats in PNG,
+    compressed tensors, ragged ones, no is_last."""
+    root.mkdir(parents=True)
+    compressed = _tensor("float32", 3)
+    compressed["tensor"]["encoding"] = "zlib"
+    steps = _dict(
+        is_first=_tensor("bool"), is_last=_tensor("bool"), packed=compressed,
+        observation=_dict(
+            natural_language_instruction=_tensor("string"), instruction=_tensor("int32", 16),
+            depth_image={"image": {"shape": {"dimensions": ["4", "5", "1"]}, "dtype": "float32"}},
+            words={"sequence": {"feature": _tensor("int32"), "length": "-1"}},
+        ),
+    )  # fmt: skip
+    features = _dict(steps={"sequence": {"feature": steps}})
+    (root / "features.json").write_text(json.dumps(features))
+    depth = np.linspace(0.5, 2.0, 20, dtype=np.float32).reshape(4, 5)
+    said = np.frombuffer(b"push it".ljust(16, b"\0"), np.uint8)
+    values = {
+        "steps/is_first": (np.arange(n) == 0).astype(int), "steps/is_last": np.zeros(n, int),
+        "steps/packed": [zlib.compress(np.full(3, i, np.float32).tobytes()) for i in range(n)],
+        "steps/observation/natural_language_instruction": [b"pick the can"] * n,
+        "steps/observation/instruction": np.tile(said, n).astype(int),
+        "steps/observation/depth_image": [png_rgba((depth + i).view(np.uint8).reshape(4, 5, 4))
+                                          for i in range(n)],
+        "steps/observation/words/ragged_flat_values": np.arange(9),
+        "steps/observation/words/ragged_row_lengths_0": np.array([1, 2, 1, 3, 2]),
+    }  # fmt: skip
+    (root / "toy-train.tfrecord-00000-of-00001").write_bytes(record(example(values)))
     return root
