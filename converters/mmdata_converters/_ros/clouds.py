@@ -173,7 +173,7 @@ def _offsets_ns(
             offsets = raw.astype(np.int64) - stamp_ns
     else:
         return None, False, f"point field {name!r}: neither time since the stamp nor absolute time"
-    low, high = float(offsets.min()), float(offsets.max())
+    low, high = low if whole else float(offsets.min()), float(offsets.max())
     if high - low > _LONGEST_SWEEP_S * 1e9 or high >= _NS_LIMIT:
         problem = f"point field {name!r} spans more than {_LONGEST_SWEEP_S:g} s: unit unknown"
         return None, False, problem

@@ -337,31 +337,26 @@ class McapLog:
         buffer = np.frombuffer(data, np.uint8)
         offsets = np.concatenate([index[n]["offset"] for n in numbers]).astype(np.int64)
         # Recording order is the order of the bytes; several publishers of a topic are merged.
-        offsets = np.sort(offsets)
+        offsets.sort()
         fits = offsets + _MESSAGE_HEAD.itemsize <= len(buffer)
-        at = offsets[fits]
-        raw = np.ascontiguousarray(buffer[at[:, None] + np.arange(_MESSAGE_HEAD.itemsize)])
+        at = offsets if fits.all() else offsets[fits]
+        raw = buffer[at[:, None] + np.arange(_MESSAGE_HEAD.itemsize)]
         head = raw.reshape(-1).view(_MESSAGE_HEAD)
         lengths = head["length"].astype(np.int64) - 22
+        at += _MESSAGE_HEAD.itemsize
+        ours = head["channel"] == numbers[0]
+        for number in numbers[1:]:
+            ours |= head["channel"] == number
         good = (
-            (head["op"] == _MESSAGE)
-            & (lengths >= 0)
-            & (at + _MESSAGE_HEAD.itemsize + lengths <= len(buffer))
-            & np.isin(head["channel"], numbers)
-        )
+            ours & (head["op"] == _MESSAGE) & (lengths >= 0) & (at + lengths <= len(buffer))
+        )  # fmt: skip
         channel = self._channels[numbers[0]]
         wrong = len(offsets) - int(good.sum())
         if wrong:
             self.lost.append((channel.topic, wrong, "its message index points to no message"))
-        return Block(
-            channel,
-            buffer,
-            (at + _MESSAGE_HEAD.itemsize)[good],
-            lengths[good],
-            head["log"].astype(np.int64)[good],
-            head["publish"].astype(np.int64)[good],
-            chunk.start_ns,
-        )
+            at, lengths, head = at[good], lengths[good], head[good]
+        log, publish = (head[name].astype(np.int64) for name in ("log", "publish"))
+        return Block(channel, buffer, at, lengths, log, publish, chunk.start_ns)
 
 
 def _index_entries(raw: bytes) -> tuple[int, NDArray[np.void]]:
