@@ -48,9 +48,11 @@ def read_frame(path: Path) -> dict[str, NDArray[Any]]:
 class _State:
     """Stands for a pandas object: keeps what the pickle hands over."""
 
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
     def __init__(self, *args: Any) -> None:
         self.args = args
-        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -102,9 +104,71 @@ def _scalar(dtype: Any, data: bytes) -> Any:
     return np.frombuffer(data, dtype)[0]
 
 
+def _strings_of(data: tuple[Any, ...]) -> NDArray[Any]:
+    """Arrow's strings out of their buffers: validity bits, offsets, UTF-8; absent ones as None."""
+    kind, length, _, offset, buffers, children, dictionary = data
+    sizes = {"large_string": "<i8", "string": "<i4"}
+    if kind not in sizes or children or dictionary is not None or min(length, offset) < 0:
+        raise ConversionError(f"an Arrow array of the type {kind!r}")
+    valid, places, text = (None if b is None else bytes(b) for b in buffers)
+    ends = np.frombuffer(places or b"", sizes[kind])[offset : offset + length + 1]
+    text = text or b""
+    if length and (len(ends) != length + 1 or ends[0] < 0 or ends[-1] > len(text)
+                   or (np.diff(ends) < 0).any()):  # fmt: skip
+        raise ConversionError("an Arrow array whose offsets point outside of it")
+    there = np.ones(length, bool)
+    if valid is not None:
+        bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+        there = bits[offset : offset + length].astype(bool)
+    out = np.full(length, None, object)
+    for i in np.flatnonzero(there):
+        out[i] = text[ends[i] : ends[i + 1]].decode("utf-8")
+    return out
+
+
+def _bytes(data: Any = b"", encoding: str = "") -> bytes:
+    """Bytes out of bytes or text; a number, which would ask for that much memory, is refused."""
+    if isinstance(data, str):
+        return _encode(data, encoding)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConversionError("a buffer of an unknown kind")
+    return bytes(data)
+
+
+def _chunked(chunks: Any, kind: Any = None) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, object), *chunks])
+
+
+class _Strings(_State):
+    """A column of strings of pandas 3."""
+
+    @property
+    def values(self) -> NDArray[Any]:
+        state = self.state if isinstance(self.state, dict) else {}
+        found = state.get("_pa_array", state.get("_ndarray"))
+        if not isinstance(found, np.ndarray):
+            raise ConversionError("a column of strings of an unknown layout")
+        return found
+
+
 def _known() -> dict[tuple[str, str], Any]:
     known: dict[tuple[str, str], Any] = {
         ("pandas.core.frame", "DataFrame"): _Frame,
+        ("pandas", "DataFrame"): _Frame,
+        ("pandas", "Index"): _Index,
+        ("pandas", "RangeIndex"): _Index,
+        ("pandas", "StringDtype"): _State,
+        ("pandas.core.arrays.string_", "StringDtype"): _State,
+        ("pandas.arrays", "ArrowStringArray"): _Strings,
+        ("pandas.arrays", "StringArray"): _Strings,
+        ("pandas.core.arrays.string_arrow", "ArrowStringArray"): _Strings,
+        ("pandas.core.arrays.string_", "StringArray"): _Strings,
+        ("pyarrow.lib", "_restore_array"): _strings_of,
+        ("pyarrow.lib", "chunked_array"): _chunked,
+        ("pyarrow.lib", "py_buffer"): _bytes,
+        ("builtins", "bytearray"): _bytes,
+        ("__builtin__", "bytearray"): _bytes,
+        ("pyarrow.lib", "type_for_alias"): str,
         ("pandas.core.internals.managers", "BlockManager"): _Manager,
         ("pandas.core.internals", "BlockManager"): _Manager,
         ("pandas._libs.internals", "_unpickle_block"): _unpickle_block,
@@ -144,7 +208,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _columns(frame: Any) -> dict[str, NDArray[Any]]:
-    """Columns of what stands for a frame; understands the managers of pandas 0.2x to 2.x."""
+    """Columns of what stands for a frame; understands the managers of pandas 0.2x to 3.x."""
     if not isinstance(frame, _Frame) or not isinstance(frame.state, dict):
         raise ConversionError("its pickle is no DataFrame")
     manager = frame.state.get("_mgr", frame.state.get("_data"))
@@ -154,6 +218,8 @@ def _columns(frame: Any) -> dict[str, NDArray[Any]]:
     names = [str(n) for n in _labels(axes[0])]
     out: dict[str, NDArray[Any]] = {}
     for values, places in blocks:
+        if isinstance(values, _Strings):
+            values = values.values[None]
         if not isinstance(values, np.ndarray) or values.ndim != 2:
             raise ConversionError("a DataFrame with columns that are no plain arrays")
         where = np.arange(len(names))[places] if isinstance(places, slice) else np.asarray(places)
@@ -182,5 +248,6 @@ def _labels(index: Any) -> Any:
         raise ConversionError("a DataFrame with an index of an unknown kind")
     facts = index.args[0]
     if "data" in facts:
-        return np.asarray(facts["data"]).tolist()
+        data = facts["data"]
+        return (data.values if isinstance(data, _Strings) else np.asarray(data)).tolist()
     return range(int(facts["start"]), int(facts["stop"]), int(facts.get("step", 1)))

@@ -17,7 +17,7 @@ from mmdata import open_episode
 from mmdata.errors import ConversionError
 from mmdata.geometry import quat_rotate
 from mmdata.testing import ConverterContract, write_episode
-from mmdata_converters._pickle import read_frame
+from mmdata_converters._pickle import _strings_of, read_frame
 from mmdata_converters.pandaset import PandaSetConverter
 from mmdata_schema import read_layer
 
@@ -67,6 +67,38 @@ def test_by_hand(tmp_path: Path, old: bool) -> None:
     assert car.keyframe_attributes["stationary"] == [True] * 4
     assert car.keyframe_attributes["object_motion"] == ["Parked"] * 4
     assert tracks["bus-2"].keyframe_attributes["sibling_id"] == ["bus-9"] * 4
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_frames_as_the_installed_pandas_pickles_them(tmp_path: Path, protocol: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({
+        "uuid": ["a", "bé", "c"], "label": ["Car", None, ""], "yaw": [0.5, 1.0, 2.0],
+        "d": [1, 2, 3], "stationary": [True, False, True],
+    }).iloc[1:]  # fmt: skip
+    path = tmp_path / "00.pkl.gz"
+    path.write_bytes(gzip.compress(pickle.dumps(frame.reset_index(drop=True), protocol)))
+    found = read_frame(path)
+    assert list(found) == ["uuid", "label", "yaw", "d", "stationary"]
+    assert found["uuid"].tolist() == ["bé", "c"]
+    assert found["label"][1] == ""
+    assert found["yaw"].tolist() == [1.0, 2.0]
+    assert found["stationary"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "buffers",
+    [
+        [None, np.array([0, 10**9], "<i8").tobytes(), b"ab"],
+        [None, np.array([-5, 1], "<i8").tobytes(), b"ab"],
+        [None, b"", b"ab"],
+        [None, np.array([0, 2, 1], "<i8").tobytes(), b"ab"],
+    ],
+)
+def test_strings_whose_places_lie(buffers: list) -> None:
+    length = 2 if buffers[1] and len(buffers[1]) == 24 else 1
+    with pytest.raises(ConversionError, match="outside"):
+        _strings_of(("large_string", length, 0, 0, buffers, [], None))
 
 
 class Harmful:

@@ -147,7 +147,8 @@ class Sequence(FeedRecording):
             try:
                 solid.append(Track3D.parse({
                     "id": stable_id("track", self.part, track, label),
-                    "object_id": f"track_{track}", "label": label, "frame_id": RECTIFIED, "stream": "lidar",
+                    "object_id": f"track_{track}", "label": label,
+                    "frame_id": RECTIFIED, "stream": "lidar",
                     "keyframe_attributes": facts, **columns,
                 }))  # fmt: skip
             except ValueError as error:
