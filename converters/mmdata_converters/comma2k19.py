@@ -209,6 +209,8 @@ class _Segment(FeedRecording):
                 )  # fmt: skip
         video = next((self.path / n for n in ("video.hevc", "video.mp4", "video.mkv")
                       if (self.path / n).exists()), None)  # fmt: skip
+        if (self.path / "raw_log.bz2").exists():
+            self.account.problem("raw_log.bz2 is not read; processed_log was made from it")
         if video is None:
             self.account.problem("no video in the segment")
         elif stamps is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from mmdata_converters._video import add_video
 #: DROID's control rate, for files that lost their stamps.
 _RATE_HZ = 15.0
 _BASE = "robot_base"
+#: How far above an episode the dataset's folder may be: lab/success/date/episode.
+_LEVELS = 5
 _JOINTS = {"position": "joint_positions", "velocity": "joint_velocities",
            "effort": "joint_torques_computed"}  # fmt: skip
 
@@ -122,10 +125,13 @@ class _Episode(FeedRecording):
                 attrs = {**found, **attrs}
         texts = {k: text_of(v) for k, v in attrs.items()}
         task = texts.get("current_task")
+        said = self._said(texts.get("uuid"))
         success = attrs.get("success")
         self.know(
-            task=task, instruction=task, operator=texts.get("user"), site=texts.get("building"),
-            robot=texts.get("robot_serial_number"), scene_id=_plain(attrs.get("scene_id")),
+            task=task, instruction=said[0] if said else task, operator=texts.get("user"),
+            site=texts.get("building"), lab=texts.get("lab"),
+            robot=texts.get("robot_serial_number") or texts.get("robot_serial"),
+            scene_id=_plain(attrs.get("scene_id")),
             source_format=f"DROID {texts.get('version_number') or ''}".strip(),
         )  # fmt: skip
         if success is not None:
@@ -134,7 +140,18 @@ class _Episode(FeedRecording):
 
         spans = Spans(self.stamps, self.episode_id)
         spans.whole("current_task", [task or ""], "instruction")
+        spans.whole("language_instruction", said, "instruction")
         self.layer("droid", captions=spans.captions)
+
+    def _said(self, uuid: str | None) -> list[str]:
+        """What annotators wrote about the episode, where the dataset's file of that is above it."""
+        for folder in list(self.path.resolve().parents)[:_LEVELS]:
+            for file in sorted(folder.glob("aggregated-annotations*.json")):
+                self.uses(file)
+                entry = _annotations(file, file.stat().st_mtime_ns).get(uuid or "")
+                texts = [entry.get(f"language_instruction{i}") for i in (1, 2, 3)] if entry else []
+                return [str(t) for t in texts if t]
+        return []
 
     def _signal(self, name: str, fields: dict[str, Any], topic: str, **more: Any) -> None:
         receive = self.receive
@@ -203,8 +220,14 @@ class _Episode(FeedRecording):
         serials = sorted({f.stem.partition("-")[0] for f in files} | self._known_serials())
         if not serials:
             self.account.problem("no camera")
+        raw = len([*(self.path / "recordings" / "SVO").glob("*.svo*")])
+        if raw:
+            self.account.problem(f"recordings/SVO: {raw} files need the ZED SDK: not read")
         for serial in serials:
             stamps, receive, timing = self._camera_stamps(serial)
+            place = self._place(serial)
+            if place is not None:
+                timing["attrs"] = {**timing.get("attrs", {}), "mounted": place}
             for suffix in ("", "-stereo"):
                 file = folder / f"{serial}{suffix}.mp4"
                 if not file.exists() and suffix:
@@ -222,13 +245,20 @@ class _Episode(FeedRecording):
         kinds = self.observation.get("camera_type")
         return set() if kinds is None else {str(k) for k in kinds}
 
+    def _place(self, serial: str) -> str | None:
+        """Where a camera is mounted, as the recording tells."""
+        kind = self.observation.get(f"camera_type/{serial}")
+        if kind is None or not kind.shape or not len(kind):
+            return None
+        return "wrist" if int(kind[0]) == 0 else "external"
+
     def _camera_stamps(self, serial: str) -> tuple[Stamps, Stamps | None, dict[str, Any]]:
         frames = self._column(f"cameras/{serial}_estimated_capture")
         received = self._column(f"cameras/{serial}_frame_received", f"cameras/{serial}_read_end")
         if frames is not None:
             same = received is not None and len(received) == len(frames)
             receive = _ms(received) if same and received is not None else None
-            return _ms(frames), receive, measured("unknown")
+            return _ms(frames), receive, dict(measured("unknown"))
         if received is not None:
             self.account.problem(f"camera {serial}: no estimated capture: receive stamps are taken")
             return _ms(received), None, measured("unknown")
@@ -264,6 +294,12 @@ class _Episode(FeedRecording):
             return None
         key = next((k for k in (f"{serial}_left", serial) if k in found), None)
         return None if key is None else np.asarray(found[key][:], np.float64)
+
+
+@lru_cache(maxsize=2)
+def _annotations(file: Path, changed: int) -> dict[str, Any]:
+    found = read_json(file)
+    return found if isinstance(found, dict) else {}
 
 
 def _ms(values: NDArray[Any]) -> Stamps:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.clocks import Stamps
+from mmdata.errors import ConversionError
+from mmdata.geometry import SE3, Sensor
 from mmdata.recording import Recording
 from mmdata_converters._common import (
     DAMAGE,
@@ -19,6 +21,7 @@ from mmdata_converters._common import (
     natural,
     read_json,
     seconds_to_ns,
+    synthetic,
     unit_of_stamps,
 )
 from mmdata_converters._feeds import FeedRecording
@@ -31,6 +34,8 @@ _MEANT = {
     "compenseted_base_torque": "compensated_base_torque",
     "compenseted_base_force": "compensated_base_force",
 }
+#: Names in the poses' files -> names of the cameras' videos.
+_CAMERAS = {"davis346": "capture_node"}
 _ROBOT: dict[str, tuple[str, str, str | None]] = {
     "joint_positions": ("joint_states", "position", "rad"),
     "joint_velocities": ("joint_states", "velocity", "rad/s"),
@@ -60,7 +65,8 @@ class ReassembleConverter(DatasetConverter):
     summary = "REASSEMBLE HDF5 recordings"
     reads = "robot state, forces, events, cameras, microphones"
     labels = "tasks and skills with success, object poses"
-    time = "measured; the unit is told from the size of the stamps"
+    calibration = "poses of the cameras"
+    time = "measured; sound is placed from the first stamp of its camera"
     cannot = "files whose stamps have no modality of that name"
 
     @classmethod
@@ -82,6 +88,7 @@ class _Recording(FeedRecording):
         self.file = self.owns(open_h5(path))
         self.root = {k.lower(): self.file[k] for k in self.file}
         self.times = self._times()
+        self.cameras: set[str] = set()
         self._robot()
         for name in sorted(self.root):
             if name in ("robot_state", "timestamps", "segments_info"):
@@ -183,15 +190,25 @@ class _Recording(FeedRecording):
                             **measured())  # fmt: skip
             return
         blob = _blob(item)
+        info: dict[str, Any] = {"source_topic": name, **measured()}
+        if blob is not None and "audio" in name and stamps is None:
+            # The released files stamp no sound; each microphone is part of a camera.
+            camera = name.removesuffix("_audio")
+            stamps = self.times.get(camera)
+            rule = f"first stamp of {camera} + sample / rate: the sound has no stamps of its own"
+            info = {"source_topic": name, **synthetic(None, rule)}
+            if stamps is not None and len(stamps):
+                self.account.problem(f"{name} has no stamps: placed from the first of {camera}")
         if blob is None or stamps is None or not len(stamps):
             reason = "no stamps" if blob is not None else f"values of type {item.dtype}"
             self.drop(name, reason, max(1, int(item.shape[0]) if item.shape else 1))
             return
-        info = {"source_topic": name, **measured()}
         if "audio" in name:
             add_audio(self, name, blob, int(stamps[0]), **info)
         else:
-            add_video(self, f"camera_{name}", blob, stamps, source_type="video", **info)
+            camera = _camera(name)
+            self.cameras.add(camera)
+            add_video(self, camera, blob, stamps, source_type="video", sensor=camera, **info)
 
     # -- labels --------------------------------------------------------------------------------
 
@@ -223,16 +240,24 @@ class _Recording(FeedRecording):
             self._segment(spans, low[key], "skill", ident)
 
     def _objects(self) -> list[Any]:
-        """Poses of the objects lie beside the file, quaternions with the scalar last."""
+        """Poses of cameras and objects in the world: JSON beside the file or in a folder `poses`
+        beside its own, quaternions with the scalar last. Cameras go to the rig.
+        """
         from mmdata_schema import SceneObject, stable_id
 
         objects = []
-        for file in sorted(self.path.parent.glob(f"{self.path.stem}*pose*.json")):
+        folders = (self.path.parent, self.path.parent.parent / "poses")
+        for file in sorted({f for d in folders for f in d.glob(f"{self.path.stem}*pose*.json")}):
             self.uses(file)
             poses = read_json(file)
             for name, pose in sorted(poses.items()) if isinstance(poses, Mapping) else ():
                 try:
                     position, xyzw = (np.asarray(v, np.float64) for v in pose)
+                    camera = _camera(_CAMERAS.get(name.lower(), name.lower()))
+                    if camera in self.cameras:
+                        where = SE3.from_quaternion(from_xyzw(xyzw), position)
+                        self.mount(Sensor(camera, camera, "world", where))
+                        continue
                     numbers = [*position.tolist(), *from_xyzw(xyzw).tolist()]
                 except DAMAGE:
                     self.drop(file.name, f"the pose of {name} is none")
@@ -247,13 +272,27 @@ class _Recording(FeedRecording):
         return objects
 
 
+def _camera(name: str) -> str:
+    """Stream of a camera."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).removesuffix("_camera_image")
+    return f"camera_{plain}"
+
+
 def _blob(item: Any) -> Callable[[], bytes] | None:
-    """A file inside the file: a void scalar or a row of bytes, read when it is needed."""
+    """A file inside the file: a void scalar or a row of bytes, be each written as a wider number,
+    read when it is needed.
+    """
     if item.shape == () and item.dtype.kind in "VSO":
         return lambda: _bytes(item[()])
-    if len(item.shape) == 1 and item.dtype == np.uint8:
-        return lambda: bytes(item[:].tobytes())
+    if len(item.shape) == 1 and item.dtype.kind in "iu":
+        return lambda: _narrow(item[:])
     return None
+
+
+def _narrow(values: NDArray[Any]) -> bytes:
+    if len(values) and (values.min() < 0 or values.max() > 255):
+        raise ConversionError("numbers that are no bytes")
+    return values.astype(np.uint8).tobytes()
 
 
 def _bytes(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -69,6 +70,14 @@ class TestReassemble(ConverterContract):
 
     def make(self, folder: Path) -> Path:
         return layout.write_reassemble(folder / "2025-01-09-13-57-17.h5")
+
+
+class TestReassembleReleased(ConverterContract):
+    converter = ReassembleConverter
+
+    def make(self, folder: Path) -> Path:
+        (folder / "data").mkdir()
+        return layout.write_reassemble(folder / "data/2025-01-09-13-59-54.h5", released=True)
 
 
 class TestAgiBot(ConverterContract):
@@ -160,6 +169,21 @@ def test_droid_skipped_actions_and_missing_video(tmp_path: Path) -> None:
     assert "camera_111" not in episode.streams
     assert told(recording, "2 rows of action are marked skip_action")
     assert told(recording, "111.mp4 is missing: 10 rows without frame")
+
+
+def test_droid_language_mount_and_svo(tmp_path: Path) -> None:
+    path = layout.write_droid(tmp_path / "IRIS/success/2023-07-07/Fri_Jul__7_14:44:02_2023")
+    (path / "recordings/SVO").mkdir()
+    (path / "recordings/SVO/111.svo").write_bytes(b"ZED")
+    said = {"x": {"language_instruction1": "shut it", "language_instruction2": "close it"}}
+    (tmp_path / "aggregated-annotations-030724.json").write_text(json.dumps(said))
+    episode, recording = convert(DroidConverter, path, tmp_path)
+    assert episode.metadata["instruction"] == "shut it"
+    texts = {c.text for c in read_layer(recording.layers["droid"]).captions}
+    assert texts == {"close the drawer", "shut it", "close it"}
+    assert episode.streams["camera_111"].info.attrs["mounted"] == "wrist"
+    assert episode.streams["camera_222"].info.attrs["mounted"] == "external"
+    assert told(recording, "recordings/SVO: 1 files need the ZED SDK")
 
 
 # -- UMI ---------------------------------------------------------------------------------------
@@ -310,6 +334,23 @@ def test_reassemble_segments_and_poses(tmp_path: Path) -> None:
     np.testing.assert_allclose(  # written x, y, z, w
         gear.attributes["pose_xyz_qwxyz"], [0.1, 0.2, 0.3, *QUARTER]
     )
+
+
+def test_reassemble_as_released(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = layout.write_reassemble(tmp_path / "data/2025-01-09-13-59-54.h5", released=True)
+    episode, recording = convert(ReassembleConverter, path, tmp_path)
+    sound = episode.streams["hama1_audio"]
+    assert sound.info.attrs["sample_rate_hz"] == 16000
+    assert sound.info.stamp_source == "synthetic"
+    assert abs(sound.stamp_ns[0] - START_NS - 3_000_000) < 300  # where hama1 begins
+    assert told(recording, "hama1_audio has no stamps: placed from the first of hama1")
+    assert len(episode.streams["camera_capture_node"]) == 8
+    point = episode.rig.transform("world", "camera_hama1").apply([1.0, 0, 0])
+    np.testing.assert_allclose(point, [1, 3, 3], atol=1e-12)
+    assert "camera_capture_node" in episode.rig
+    (gear,) = read_layer(recording.layers["reassemble"]).objects
+    assert gear.name == "gear"
 
 
 # -- AgiBot ------------------------------------------------------------------------------------

@@ -149,9 +149,16 @@ def write_umi(
 
 
 def write_reassemble(
-    path: Path, n: int = 20, *, parts: bool = False, misspelt: bool = False, unit: float = 1.0
+    path: Path,
+    n: int = 20,
+    *,
+    parts: bool = False,
+    misspelt: bool = False,
+    unit: float = 1.0,
+    released: bool = False,
 ) -> Path:
-    """parts: as recorded, one dataset per number. unit: what a second is written as."""
+    """parts: as recorded, one dataset per number. unit: what a second is written as. released: as
+    files for download are: sound as int64 and without stamps, poses in a folder of their own."""
 
     def at(values: np.ndarray) -> np.ndarray:
         return (START_S + values) * unit
@@ -188,8 +195,14 @@ def write_reassemble(
             file[f"timestamps/{written}"] = times
         file["hama1"] = np.void(video.getvalue())
         file["timestamps/hama1"] = at(np.arange(8) / 30 + 0.003)
-        file["hand_audio"] = np.void(mp3(np.sin(np.arange(16000) / 5), 16000))
-        file["timestamps/hand_audio"] = at(np.arange(16) / 16)
+        sound = mp3(np.sin(np.arange(16000) / 5), 16000)
+        if released:
+            file["hama1_audio"] = np.frombuffer(sound, np.uint8).astype(np.int64)
+            file["capture_node-camera-image"] = np.void(video.getvalue())
+            file["timestamps/capture_node-camera-image"] = at(np.arange(8) / 30)
+        else:
+            file["hand_audio"] = np.void(sound)
+            file["timestamps/hand_audio"] = at(np.arange(16) / 16)
         file["events"] = np.arange(30).reshape(10, 3) % 2
         file["timestamps/events"] = at(np.arange(10) / 1000)
         low = "Low_level" if misspelt else "low_level"
@@ -202,7 +215,14 @@ def write_reassemble(
             part["start"], part["end"] = at(np.array(start)), at(np.array(start + 0.05))
             part["success"], part["text"] = True, b"Approach"
     poses = {"gear": [[0.1, 0.2, 0.3], [0, 0, np.sqrt(0.5), np.sqrt(0.5)]]}
-    path.with_name(f"{path.stem}_poses.json").write_text(json.dumps(poses))
+    if released:
+        poses["Hama1"] = [[1, 2, 3], [0, 0, np.sqrt(0.5), np.sqrt(0.5)]]
+        poses["DAVIS346"] = [[0, 0, 1], [0, 0, 0, 1]]
+        (path.parent.parent / "poses").mkdir()
+        beside = path.parent.parent / "poses" / f"{path.stem}_poses.json"
+    else:
+        beside = path.with_name(f"{path.stem}_poses.json")
+    beside.write_text(json.dumps(poses))
     return path
 
 
