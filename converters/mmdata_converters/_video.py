@@ -136,7 +136,7 @@ def add_video(
         if has_row is not None:
             known[known] = has_row[rows[known]]
     n_without = int((~known).sum())
-    attrs = {**info.pop("attrs", {}), "codec": video.codec, "width": video.width,
+    attrs = {**info.pop("attrs", {}), "codec": video.encoding or video.codec, "width": video.width,
              "height": video.height}  # fmt: skip
     depth = video.pixel_format.startswith("gray") and video.pixel_format not in ("gray", "gray8")
     keep = video.encoding is not None and video.starts_on_keyframe and not depth

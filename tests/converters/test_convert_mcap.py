@@ -83,6 +83,24 @@ def test_rig_and_boxes_by_hand(tmp_path: Path) -> None:
     assert box.stamp_ns == layout.START_NS
 
 
+def test_messages_of_several_layouts_are_several_streams(tmp_path: Path) -> None:
+    """Pictures that change from JPEG to PNG, states whose arms have six or seven joints."""
+    path = layout.write_mixed(tmp_path / "mixed.mcap")
+    episode, recording = convert(path)
+    assert [number_of(i) for i in episode.streams["camera"]] == [0, 2, 4, 6]
+    assert [number_of(i) for i in episode.streams["camera_3"]] == [1, 3, 5, 7]  # PNG
+    assert [number_of(i) for i in episode.streams["camera_2"]] == [9]  # a topic of that name
+    assert episode.streams["camera_3"].info.encoding == "png"
+    assert episode.streams["arm"]["q"].shape == (4, 6)
+    assert episode.streams["arm_2"]["q"].shape == (4, 7)
+    problems = recording.account.problem_lines()
+    assert "/arm: messages of another layout became arm_2" in problems
+    assert "/arm: no numbers, so not kept: mode, tags (8 times)" in problems
+    # A list that is never as long as before: eight layouts become streams, the rest is counted.
+    (dropped,) = recording.account.dropped_list()
+    assert (dropped.topic, dropped.count) == ("/growing", 4)
+
+
 def test_a_damaged_chunk_loses_that_chunk_only(tmp_path: Path) -> None:
     path = layout.write_mcap(tmp_path / "run.mcap", n=40, chunk_size=2048)
     data = bytearray(path.read_bytes())

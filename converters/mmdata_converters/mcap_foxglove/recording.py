@@ -31,6 +31,9 @@ _KINDS = {
     "PointCloud": Kind.SWEEP, "LaserScan": Kind.SWEEP, "Log": Kind.TEXT, "RawAudio": Kind.AUDIO,
 }  # fmt: skip
 
+#: Streams that one topic may become because its messages are laid out differently.
+_MAX_LAYOUTS = 8
+
 
 class McapRecording(Recording):
     """Messages become samples by their schema; those nobody knows are kept as bytes."""
@@ -41,6 +44,7 @@ class McapRecording(Recording):
         self._log = McapFile(path)
         self._names = stream_names(c.topic for c in self._log.channels.values())
         self._infos: dict[str, StreamInfo] = {}
+        self._layouts: dict[str, list[StreamInfo]] = {}
         self._decoders: dict[int, Any] = {}
         self._cameras: dict[str, Sensor] = {}
         self._mounts: dict[str, tuple[str, tuple[float, ...]] | None] = {}
@@ -153,9 +157,7 @@ class McapRecording(Recording):
             if not samples:
                 self.account.drop(topic, "nothing in it that a stream can hold")
         for key, found in rows.items():
-            batch = self._batch(block, key, found)
-            if batch is not None:
-                yield batch
+            yield from self._batches(block, key, found)
 
     def _samples(
         self, channel: Channel, short: str, message: dict[str, Any], log_ns: int
@@ -177,41 +179,60 @@ class McapRecording(Recording):
                     self._transform(sample)
                 return [s for s in found if s is not None]
         sample = decode(channel.schema_name, message)
+        if sample is not None and sample.left_out:
+            names = ", ".join(sorted(sample.left_out))
+            self.account.problem(f"{channel.topic}: no numbers, so not kept: {names}")
         if short == "FrameTransform":
             self._transform(sample)
         return [] if sample is None else [sample]
 
-    def _batch(self, block: Messages, key: str, found: list[tuple[int, Sample]]) -> Batch | None:
-        topic = block.channel.topic
-        name = self._names[topic] + (f"_{_safe(key)}" if key else "")
-        info = self._infos.get(name)
-        if info is None:
-            first = found[0][1]
-            fields = {n: _field(first, v) for n, v in first.fields.items()}
-            info = StreamInfo(
-                name, first.kind, fields, frame_id=first.frame_id, sensor=name,
-                source_topic=topic, source_type=block.channel.schema_name,
-                stamp_source="header" if first.stamp_ns is not None else "receive",
-                encoding=first.encoding, attrs=first.attrs,
-            )  # fmt: skip
-            self._infos[name] = info
-        rows, good = [], []
+    def _batches(
+        self, block: Messages, key: str, found: list[tuple[int, Sample]]
+    ) -> Iterator[Batch]:
+        """Samples of one key by their layout: each layout is a stream of its own."""
+        by_stream: dict[str, list[tuple[int, Sample]]] = {}
         for row, sample in found:
-            odd = _misfit(info, sample)
-            if odd is None:
-                rows.append(row)
-                good.append(sample)
+            info = self._stream(block.channel, key, sample)
+            if info is None:
+                self.account.drop(block.channel.topic, f"more than {_MAX_LAYOUTS} layouts")
             else:
-                self.account.drop(topic, odd)
-        if not good:
+                by_stream.setdefault(info.name, []).append((row, sample))
+        for name, good in by_stream.items():
+            info = self._infos[name]
+            at = np.array([row for row, _ in good])
+            source = None
+            if info.stamp_source == "header":
+                source = np.array([s.stamp_ns or 0 for _, s in good], np.int64)
+            columns = {n: _column(f, [s.fields[n] for _, s in good])
+                       for n, f in info.fields.items()}  # fmt: skip
+            yield Batch(info, columns, source, block.log_ns[at], block.publish_ns[at],
+                        block.not_before_ns)  # fmt: skip
+
+    def _stream(self, channel: Channel, key: str, sample: Sample) -> StreamInfo | None:
+        """The stream of a topic that a sample fits, made for it where there is none yet."""
+        base = self._names[channel.topic] + (f"_{_safe(key)}" if key else "")
+        known = self._layouts.setdefault(base, [])
+        for info in known:
+            if _fits(info, sample):
+                return info
+        if len(known) >= _MAX_LAYOUTS:
             return None
-        at = np.array(rows)
-        source = None
-        if info.stamp_source == "header":
-            source = np.array([s.stamp_ns or 0 for s in good], np.int64)
-        columns = {n: _column(f, [s.fields[n] for s in good]) for n, f in info.fields.items()}
-        return Batch(info, columns, source, block.log_ns[at], block.publish_ns[at],
-                     block.not_before_ns)  # fmt: skip
+        name, number = base, 2
+        others = set(self._names.values()) - {self._names[channel.topic]}
+        while name in self._infos or name in others:
+            name, number = f"{base}_{number}", number + 1
+        info = StreamInfo(
+            name, sample.kind, {n: _field(sample, v) for n, v in sample.fields.items()},
+            frame_id=sample.frame_id, sensor=base, source_topic=channel.topic,
+            source_type=channel.schema_name,
+            stamp_source="header" if sample.stamp_ns is not None else "receive",
+            encoding=sample.encoding, attrs=sample.attrs,
+        )  # fmt: skip
+        if known:
+            self.account.problem(f"{channel.topic}: messages of another layout became {name}")
+        known.append(info)
+        self._infos[name] = info
+        return info
 
     def _ros1(self, block: Messages) -> Iterator[Batch]:
         from mmdata_converters._ros.channels import Block, normal_type
@@ -355,16 +376,15 @@ def _field(sample: Sample, value: Any) -> FieldInfo:
     return FieldInfo(array.dtype.newbyteorder("<").str, array.shape)
 
 
-def _misfit(info: StreamInfo, sample: Sample) -> str | None:
-    """Why a sample does not fit its stream."""
-    if sample.kind is not info.kind or sample.encoding != info.encoding:
-        return f"{sample.encoding or sample.kind} in a stream of {info.encoding or info.kind}"
-    if set(sample.fields) != set(info.fields):
-        return "other fields than the first message"
-    for name, known in info.fields.items():
-        if _field(sample, sample.fields[name]) != known:
-            return f"{name} of another shape than in the first message"
-    return None
+def _fits(info: StreamInfo, sample: Sample) -> bool:
+    """Whether a sample is laid out as a stream's are."""
+    return (
+        sample.kind is info.kind
+        and sample.encoding == info.encoding
+        and (sample.stamp_ns is not None) == (info.stamp_source == "header")
+        and set(sample.fields) == set(info.fields)
+        and all(_field(sample, sample.fields[n]) == known for n, known in info.fields.items())
+    )
 
 
 def _column(known: FieldInfo, values: list[Any]) -> Any:

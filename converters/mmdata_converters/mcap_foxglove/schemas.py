@@ -30,7 +30,9 @@ _MAX_FIELDS = 512
 
 @dataclass
 class Sample:
-    """One message as one sample. key tells the streams of one topic apart."""
+    """One message as one sample. key tells the streams of one topic apart; left_out names what of
+    the message is not in it.
+    """
 
     kind: Kind
     fields: dict[str, Any]
@@ -39,6 +41,7 @@ class Sample:
     encoding: str | None = None
     key: str = ""
     attrs: dict[str, Any] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
 
 
 def time_ns(value: Any) -> int | None:
@@ -199,11 +202,12 @@ ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Sample]] = {
 def generic(message: Mapping[str, Any]) -> Sample | None:
     """Numbers of a message of any other schema: one field per leaf, named by its path."""
     fields: dict[str, Any] = {}
-    _leaves(message, "", fields)
-    return Sample(Kind.SIGNAL, fields) if fields else None
+    left_out: set[str] = set()
+    _leaves(message, "", fields, left_out)
+    return Sample(Kind.SIGNAL, fields, left_out=left_out) if fields else None
 
 
-def _leaves(value: Any, path: str, out: dict[str, Any]) -> None:
+def _leaves(value: Any, path: str, out: dict[str, Any], left_out: set[str]) -> None:
     if len(out) > _MAX_FIELDS:
         raise ConversionError(f"more than {_MAX_FIELDS} numbers in a message")
     if isinstance(value, Mapping):
@@ -214,11 +218,13 @@ def _leaves(value: Any, path: str, out: dict[str, Any]) -> None:
                 out[f"{path}_ns"] = np.int64(time_ns(value) or 0)
             return
         for key, inner in value.items():
-            _leaves(inner, f"{path}.{key}" if path else str(key), out)
+            _leaves(inner, f"{path}.{key}" if path else str(key), out, left_out)
     elif isinstance(value, bool | int | float):
         out[path] = np.float64(value) if isinstance(value, float) else np.float64(int(value))
     elif isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
         out[path] = np.asarray(value, np.float64)
+    elif value not in (None, "", b"", []) and path.rsplit(".", 1)[-1] != "frame_id":
+        left_out.add(path)
 
 
 # -- parts -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from mcap.writer import CompressionType, Writer
 
-from .media import jpeg, picture
+from .media import jpeg, picture, png
 from .rlds import field, varint
 
 START_NS = 1_700_000_000_000_000_000
@@ -187,5 +187,35 @@ def write_mcap(path: Path, n: int = 6, *, chunk_size: int = 4096, chunked: bool 
             "distortion_model": "plumb_bob", "D": [0.1, 0, 0, 0, 0],
             "K": [50, 0, 32, 0, 50, 24, 0, 0, 1]}).encode(), START_NS)  # fmt: skip
         put(scene, json.dumps(CUBE).encode(), START_NS)
+        writer.finish()
+    return path
+
+
+def write_mixed(path: Path) -> Path:
+    """JSON topics whose messages change their layout."""
+    with path.open("wb") as file:
+        writer = Writer(file, compression=CompressionType.LZ4)
+        writer.start()
+
+        def put(topic: str, name: str, i: int, message: dict[str, Any]) -> None:
+            known = schemas.setdefault(name, writer.register_schema(name, "jsonschema", b"{}"))
+            if topic not in channels:
+                channels[topic] = writer.register_channel(topic, "json", known)
+            at = START_NS + i * 100_000_000
+            data = json.dumps({"timestamp": stamp(at, True), **message}).encode()
+            writer.add_message(channels[topic], at, data, at)
+
+        schemas: dict[str, int] = {}
+        channels: dict[str, int] = {}
+        image = "foxglove.CompressedImage"
+        for i in range(8):
+            coded = (png if i % 2 else jpeg)(picture(i))
+            put("/camera", image, i, {"data": base64.b64encode(coded).decode(), "frame_id": "c"})
+            q = [float(i)] * (6 + i % 2)
+            put("/arm", "acme.Arm", i, {"q": q, "mode": "run", "tags": ["a", "b"]})
+        coded = base64.b64encode(jpeg(picture(9))).decode()
+        put("/camera/2", image, 9, {"data": coded, "frame_id": "d"})
+        for i in range(12):
+            put("/growing", "acme.List", i, {"values": [1.0] * (i + 1)})
         writer.finish()
     return path
