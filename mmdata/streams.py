@@ -210,6 +210,11 @@ class Stream:
         """Names of the payload fields."""
         return tuple(self.info.fields)
 
+    @property
+    def arrays(self) -> Mapping[str, LazyArray]:
+        """Stamps, payload and offsets as stored, of the whole stream, also of a view's."""
+        return self._arrays
+
     def __len__(self) -> int:
         return self._stop - self._start
 

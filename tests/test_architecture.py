@@ -107,8 +107,7 @@ def test_only_the_store_uses_h5py() -> None:
         for name, _ in _imports(file)
         if name.split(".")[0] == "h5py"
     }
-    # The remote reader hands h5py its own file object; the contract suite writes foreign files.
-    known = {"mmdata.loaders.remote", "mmdata.testing.converters"}
+    known = {"mmdata.testing.converters"}  # the contract suite writes foreign files
     outside = {m for m in users if not m.startswith(("mmdata.store", "mmdata_converters."))}
     assert outside <= known
 

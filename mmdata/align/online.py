@@ -10,6 +10,7 @@ import bisect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,18 +31,31 @@ def grid_ticks(start_ns: int, end_ns: int, rate_hz: float) -> Stamps:
     agree on every tick without agreeing on a start. The rate is taken to 1 mHz. Raises ConfigError
     unless it lies in (0, 1e6].
     """
-    if not 0 < rate_hz <= 1e6:
-        raise ConfigError(f"a timeline's rate must be in (0, 1e6] Hz, not {rate_hz:g}")
-    rate = Fraction(round(rate_hz / _FINEST_HZ), 1) * _FINEST_HZ
-    if end_ns < start_ns:
-        return np.empty(0, np.int64)
-    # A cycle of `denominator` seconds holds `numerator` ticks: exact in int64, no drift.
-    per_cycle, cycle_ns = rate.numerator, rate.denominator * SECOND_NS
-    first = _tick_number(start_ns, per_cycle, cycle_ns)
-    last = _tick_number(end_ns + 1, per_cycle, cycle_ns)
+    per_cycle, cycle_ns = _cycle(rate_hz)
+    first, last = _tick_range(start_ns, end_ns, per_cycle, cycle_ns)
     cycle, within = np.divmod(np.arange(first, last, dtype=np.int64), per_cycle)
     ticks: Stamps = cycle * cycle_ns + within * cycle_ns // per_cycle
     return ticks
+
+
+def grid_count(start_ns: int, end_ns: int, rate_hz: float) -> int:
+    """How many ticks `grid_ticks` gives."""
+    first, last = _tick_range(start_ns, end_ns, *_cycle(rate_hz))
+    return last - first
+
+
+@cache
+def _cycle(rate_hz: float) -> tuple[int, int]:
+    """Ticks and length of a cycle of whole seconds: exact in int64, no drift."""
+    if not 0 < rate_hz <= 1e6:
+        raise ConfigError(f"a timeline's rate must be in (0, 1e6] Hz, not {rate_hz:g}")
+    rate = Fraction(round(rate_hz / _FINEST_HZ), 1) * _FINEST_HZ
+    return rate.numerator, rate.denominator * SECOND_NS
+
+
+def _tick_range(start_ns: int, end_ns: int, per_cycle: int, cycle_ns: int) -> tuple[int, int]:
+    first = _tick_number(start_ns, per_cycle, cycle_ns)
+    return first, max(first, _tick_number(end_ns + 1, per_cycle, cycle_ns))
 
 
 def _tick_number(stamp_ns: int, per_cycle: int, cycle_ns: int) -> int:

@@ -49,7 +49,7 @@ class MixedDataset:
         result: dict[str, Any] = {}
         for number in np.unique(which):
             here = np.flatnonzero(which == number)
-            part = self.datasets[number].batch((wanted[here] - starts[number]).tolist(), empty)
+            part = self.datasets[number].batch((wanted[here] - starts[number]).tolist())
             for name, values in part.items():
                 if isinstance(values, list):
                     column = result.setdefault(name, [None] * len(wanted))

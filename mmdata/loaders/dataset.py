@@ -7,14 +7,16 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.align.online import grid_ticks
+from mmdata.align.online import grid_count
 from mmdata.errors import ConfigError
+from mmdata.loaders.crew import Crew, Task, usable_cores
 from mmdata.loaders.episode_data import EpisodeData
 from mmdata.loaders.index import EpisodeFacts, fingerprint, load_index
 from mmdata.loaders.items import Caches
@@ -44,6 +46,8 @@ class EpisodeDataset:
     for decoded video, both per process. Threads may share a dataset. After a fork, or pickled to
     another process, it opens its files anew.
 
+    threads: that share the decoding of a batch, or of one sample's images. Absent: as many as there
+    are cores, and one in processes the dataset is forked or sent to (a loader's workers).
     workers: processes used while the index is made (and filters are judged) for the first time.
     Raises ConfigError where the spec does not fit the episodes, and what `open_episode` raises.
     """
@@ -56,12 +60,15 @@ class EpisodeDataset:
         statistics: Statistics | None = None,
         split: str | None = None,
         workers: int = 0,
+        threads: int | None = None,
         episode_bytes: int = _EPISODE_BYTES,
         frame_bytes: int = _FRAME_BYTES,
     ) -> None:
         self.spec = spec
         self.split_name = split
         self.workers = workers
+        self.threads = threads
+        self._home = os.getpid()
         self.episode_bytes, self.frame_bytes = episode_bytes, frame_bytes
         if isinstance(source, list | tuple) and source and isinstance(source[0], EpisodeFacts):
             facts = list(source)
@@ -120,7 +127,7 @@ class EpisodeDataset:
     def __getitem__(self, n: int) -> dict[str, Any]:
         """Sample n: dict of arrays as the spec says, with `episode`, `tick` and `tick_ns`."""
         episode, within = self.locate(n + len(self) if n < 0 else n)
-        sample = self._episode(episode).sample(within)
+        sample = self._episode(episode).sample(within, self._crew)
         sample["episode"] = episode
         return sample
 
@@ -143,8 +150,10 @@ class EpisodeDataset:
             [data.tick_ns[t] for (data, _), t in zip(parts, ticks, strict=True)], np.int64
         )
         where = list(zip((data for data, _ in parts), ticks, strict=True))
+        tasks: list[Task] = []
         for name in self.spec.keys:
-            fill(result, name, where, empty)
+            tasks += fill(result, name, where, empty)
+        self._crew.run(tasks)
         for name in self.spec.labels:
             values = [data.labels[name][t] for data, t in where]
             result[name] = values if isinstance(values[0], str) else np.stack(values)
@@ -218,12 +227,15 @@ class EpisodeDataset:
             statistics=self.statistics,
             split=split,
             workers=self.workers,
+            threads=self.threads,
             episode_bytes=self.episode_bytes,
             frame_bytes=self.frame_bytes,
         )
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
+        cores = usable_cores() if self._pid == self._home else 1
+        self._crew = Crew(cores if self.threads is None else max(1, self.threads))
         self._lock = threading.Lock()
         self._held: OrderedDict[int, EpisodeData] = OrderedDict()
         self._held_bytes = 0
@@ -302,7 +314,7 @@ class EpisodeDataset:
         return plain
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"_lock", "_held", "_held_bytes", "_caches", "_pid"}
+        own = {"_lock", "_held", "_held_bytes", "_caches", "_pid", "_crew"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -319,8 +331,8 @@ class EpisodeDataset:
 
 def fill(
     result: dict[str, Any], name: str, where: list[tuple[EpisodeData, int]], empty: Any
-) -> None:
-    """Put one key of many (episode, tick) into a batch."""
+) -> list[Task]:
+    """Put one key of many (episode, tick) into a batch; what needs decoding is left as tasks."""
     key = where[0][0].keys[name]
     for data, _ in where:
         if data.keys[name].shape != key.shape:
@@ -339,16 +351,32 @@ def fill(
             values = [p[part] for p in parts]
             is_text = key.text and part == name
             result[part] = values if is_text else np.stack(values)
-        return
+        return []
     window = () if key.spec.single else (key.slots,)
     value = empty((len(where), *window, *key.shape), np.dtype(key.dtype))
     array = np.asarray(value)
     mask = np.empty((len(where), *window), np.bool_)
+    tasks: list[Task] = []
+    videos: dict[int, tuple[Any, list[tuple[NDArray[Any], NDArray[Any]]]]] = {}
     for b, (data, tick) in enumerate(where):
-        slots = data.slots[name]
-        data.items[name].into(slots.seen[tick], array[b : b + 1] if key.spec.single else array[b])
+        slots, items = data.slots[name], data.items[name]
         mask[b] = slots.mask[tick, 0] if key.spec.single else slots.mask[tick]
+        seen, out = slots.seen[tick], array[b : b + 1] if key.spec.single else array[b]
+        if name in data.tables:
+            items.into(seen, out)
+        elif getattr(items, "video", None) is None:
+            tasks.append(partial(items.into, seen, out))
+        else:
+            videos.setdefault(id(items), (items, []))[1].append((seen, out))
+    tasks += [partial(_in_order, items, windows) for items, windows in videos.values()]
     result[name], result[f"{name}.mask"] = value, mask
+    return tasks
+
+
+def _in_order(items: Any, windows: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Windows of one video by time, so that a group of pictures is decoded once for all of them."""
+    for seen, out in sorted(windows, key=lambda w: int(w[0].min())):
+        items.into(seen, out)
 
 
 def _ticks(facts: EpisodeFacts, spec: SampleSpec) -> int:
@@ -368,5 +396,5 @@ def _ticks(facts: EpisodeFacts, spec: SampleSpec) -> int:
     if isinstance(spec.timeline, RateTimeline):
         if first is None or last is None:
             return 0
-        return len(grid_ticks(first, last, spec.timeline.rate_hz))
+        return grid_count(first, last, spec.timeline.rate_hz)
     return int(distinct or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmdata.clocks import SAME_EPOCH_NS, Stamps
 from mmdata.episode import NO_RESIDUAL, Episode
 from mmdata.errors import ConfigError
 from mmdata.geometry import quat_slerp
+from mmdata.loaders.crew import Crew
 from mmdata.loaders.items import Caches, TableItems, open_items
 from mmdata.loaders.labels import read_labels
 from mmdata.loaders.plan import Key, Scaling, compile_keys, gather, gather_audio
@@ -22,6 +24,7 @@ from mmdata.loaders.spec import RateTimeline, ReferenceTimeline, SampleSpec
 from mmdata.streams import Kind, Stream
 
 Array = NDArray[Any]
+_ALONE = Crew(1)
 
 
 class Slots:
@@ -112,14 +115,17 @@ class EpisodeData:
         """Samples: ticks that pass the filters."""
         return len(self.kept)
 
-    def sample(self, n: int) -> dict[str, Any]:
-        """Sample n: every key, its mask, the labels, `tick` and `tick_ns`."""
+    def sample(self, n: int, crew: Crew = _ALONE) -> dict[str, Any]:
+        """Sample n: every key, its mask, the labels, `tick` and `tick_ns`. crew: decodes images."""
         tick = int(self.kept[n])
         result: dict[str, Any] = {"tick": tick, "tick_ns": self.tick_ns[tick]}
+        read: dict[str, dict[str, Any]] = {}
+        if len(self.tables) < len(self.keys):
+            self._read(read, tick, crew)
         for name, key in self.keys.items():
             table = self.tables.get(name)
             if table is None:
-                result.update(self.key_sample(name, tick))
+                result.update(read[name])
                 continue
             slots = self.slots[name]  # the common case, kept short: it sets the pace
             value, mask = table.take(slots.seen[tick], axis=0, mode="wrap"), slots.mask[tick]
@@ -129,6 +135,14 @@ class EpisodeData:
         for name, column in self.labels.items():
             result[name] = column[tick]
         return result
+
+    def _read(self, read: dict[str, dict[str, Any]], tick: int, crew: Crew) -> None:
+        """Keys that do not lie in memory."""
+
+        def task(name: str) -> None:
+            read[name] = self.key_sample(name, tick)
+
+        crew.run([partial(task, name) for name in self.keys if name not in self.tables])
 
     def key_sample(self, name: str, tick: int) -> dict[str, Any]:
         """One key at one tick: its value and masks."""

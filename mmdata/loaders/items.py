@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ from numpy.typing import NDArray
 
 from mmdata import media
 from mmdata.loaders import images
-from mmdata.loaders.chunks import ByteSource, ChunkTable
-from mmdata.loaders.memory import BatchMemory
+from mmdata.loaders.memory import BatchMemory, ChunkCache
 from mmdata.loaders.plan import Key
 from mmdata.loaders.video import DecoderPool, FrameCache, Video
+from mmdata.store import ByteSource
+from mmdata.store.chunks import ChunkTable
 from mmdata.streams import VIDEO_ENCODINGS, Kind, Stream, offsets_name
 
 Array = NDArray[Any]
-#: Fields up to this size are held in memory; bigger ones are read row by row.
+#: Fields up to this size are held in memory; of bigger ones the chunks that were read lately are.
 _WHOLE_FIELD_BYTES = 64 << 20
 
 
@@ -29,6 +31,7 @@ class Caches:
     frame_bytes: int
     frames: FrameCache = field(init=False)
     memory: BatchMemory = field(default_factory=BatchMemory)
+    chunks: ChunkCache = field(default_factory=ChunkCache)
     decoders: DecoderPool = field(default_factory=DecoderPool)
 
     def __post_init__(self) -> None:
@@ -45,9 +48,9 @@ class Rows:
         self._stream: Stream | None = None
         info = stream.info.fields[name]
         self._name = name
-        arrays = stream._arrays
+        arrays = stream.arrays
         try:
-            self._table = ChunkTable(arrays[name]._open())  # type: ignore[attr-defined]
+            self._table = arrays[name].chunks()  # type: ignore[attr-defined]
             if info.ragged:
                 self._offsets = np.asarray(arrays[offsets_name(stream.kind, name)][:])
         except ValueError:
@@ -70,6 +73,22 @@ class Rows:
             return row
         return self._table.read(self._source, int(self._offsets[i]), int(self._offsets[i + 1]))
 
+    def take(self, index: Array, cache: ChunkCache) -> Array:
+        """Rows of a dense field at index (n,), (n, ...)."""
+        table = self._table
+        if table is None:
+            assert self._stream is not None
+            first = int(index.min())
+            rows = self._stream.field(self._name, first, int(index.max()) + 1)
+            return np.asarray(rows)[index - first]
+        number, within = np.divmod(index, table.rows)
+        out = np.empty((len(index), *table.row_shape), table.dtype)
+        for chunk in np.unique(number).tolist():
+            rows = cache.get((table, chunk), partial(table.chunk, self._source, chunk))
+            here = number == chunk
+            out[here] = rows[within[here]]
+        return out
+
     def all(self) -> Array:
         """The whole dense field (N, ...)."""
         if self._table is None:
@@ -90,6 +109,22 @@ class TableItems:
 
     def into(self, index: Array, out: Array) -> None:
         self.table.take(index, axis=0, out=out, mode="wrap")
+
+
+class ChunkedItems:
+    """Signals too big to hold: their rows from the chunks that were read lately."""
+
+    def __init__(self, key: Key, columns: dict[str, Rows], cache: ChunkCache) -> None:
+        self._key, self._columns, self._cache = key, columns, cache
+        self.nbytes = sum(rows.nbytes for rows in columns.values())
+
+    def into(self, index: Array, out: Array) -> None:
+        there = index >= 0
+        out[~there] = 0
+        if there.any():
+            wanted = index[there].astype(np.int64)
+            taken = {name: rows.take(wanted, self._cache) for name, rows in self._columns.items()}
+            out[there] = self._key.rows(taken)
 
 
 class EachItems:
@@ -130,7 +165,7 @@ def open_items(key: Key, stream: Stream, source: ByteSource, caches: Caches, nam
     name: of the video among all that share the caches.
     """
     if key.dense:
-        return _signal(key, stream, source)
+        return _signal(key, stream, source, caches)
     if key.info.kind is Kind.IMAGE:
         return _image(key, stream, source, caches, name)
     if key.info.kind is Kind.DEPTH:
@@ -153,16 +188,13 @@ def open_items(key: Key, stream: Stream, source: ByteSource, caches: Caches, nam
     return SequenceItems(lambda i: texts[i], sum(len(t) for t in texts) + 64 * len(texts))
 
 
-def _signal(key: Key, stream: Stream, source: ByteSource) -> Any:
+def _signal(key: Key, stream: Stream, source: ByteSource, caches: Caches) -> Any:
     columns = {name: Rows(stream, name, source) for name in key.fields}
     row_bytes = int(np.prod(key.shape, dtype=np.int64)) * np.dtype(key.dtype).itemsize
     if row_bytes * len(stream) <= _WHOLE_FIELD_BYTES:
         return TableItems(key, {name: rows.all() for name, rows in columns.items()})
 
-    def one(i: int, out: Array) -> None:
-        out[...] = key.rows({name: rows[i][None] for name, rows in columns.items()})[0]
-
-    return EachItems(one, sum(rows.nbytes for rows in columns.values()))
+    return ChunkedItems(key, columns, caches.chunks)
 
 
 def _image(
@@ -170,7 +202,7 @@ def _image(
 ) -> EachItems:
     rows = Rows(stream, "data", source)
     encoding = key.info.encoding or "raw"
-    arrays = stream._arrays
+    arrays = stream.arrays
     if encoding in VIDEO_ENCODINGS:
         keyframe = np.asarray(arrays["keyframe"][:])
         video = Video(

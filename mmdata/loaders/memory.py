@@ -1,4 +1,4 @@
-"""Batch memory that is used again: fresh pages cost as much time as copying into them."""
+"""Memory of one process: batches whose pages are used again, and what was decompressed lately."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import mmap
 import os
 import threading
 import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,36 @@ from numpy.typing import NDArray
 _FROM_BYTES = 128 << 10
 
 
+class ChunkCache:
+    """Decompressed chunks, least recently used first out, bounded in bytes; threads may share."""
+
+    def __init__(self, limit_bytes: int = 128 << 20) -> None:
+        self.limit_bytes = limit_bytes
+        self.nbytes = 0
+        self._chunks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The chunk of a key, read where it is not known."""
+        with self._lock:
+            chunk = self._chunks.get(key)
+            if chunk is not None:
+                self._chunks.move_to_end(key)
+                return chunk
+        chunk = read()
+        with self._lock:
+            if key not in self._chunks:
+                self._chunks[key] = chunk
+                self.nbytes += chunk.nbytes
+            while self.nbytes > self.limit_bytes:
+                self.nbytes -= self._chunks.popitem(last=False)[1].nbytes
+        return chunk
+
+
 class BatchMemory:
-    """Gives out arrays like `np.empty`; the memory of big ones comes back when nobody holds them.
+    """Gives out arrays like `np.empty`; fresh pages cost as much time as copying into them.
+
+    The memory of big ones comes back when nobody holds them.
 
     limit_bytes: of memory kept for later. Safe to share between threads.
     """

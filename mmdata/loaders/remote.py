@@ -7,23 +7,16 @@ used: its ETag (or size and time) is part of their name.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from mmdata.episode import Episode
-from mmdata.errors import FormatError, MissingDependencyError
-from mmdata.loaders.chunks import ByteSource, FileBytes
-from mmdata.store import layout, open_episode, reader
-from mmdata.store.handle import FileHandle, load_filters
+from mmdata.errors import MissingDependencyError
+from mmdata.store import ByteSource, FileBytes, open_episode
 
 BLOCK_BYTES = 1 << 20
 CACHE_BYTES = 16 << 30
@@ -37,7 +30,7 @@ def is_remote(path: str) -> bool:
 
 def open_any(path: str) -> Episode:
     """Open an episode of a path or URL. Raises what `open_episode` raises."""
-    return open_remote(path) if is_remote(path) else open_episode(path)
+    return open_episode(RemoteFile(path) if is_remote(path) else path)
 
 
 def byte_source(path: str) -> ByteSource:
@@ -70,7 +63,7 @@ class RemoteFile:
     """Positioned reads of one remote object through the block cache. Safe to fork and pickle."""
 
     def __init__(self, url: str, block_bytes: int = BLOCK_BYTES) -> None:
-        self.url = url
+        self.name = url
         self.block_bytes = block_bytes
         self.fetched_bytes = 0
         self._pid = -1
@@ -99,7 +92,7 @@ class RemoteFile:
         return data[start : start + stop - offset]
 
     def __getstate__(self) -> tuple[str, int]:
-        return self.url, self.block_bytes
+        return self.name, self.block_bytes
 
     def __setstate__(self, state: tuple[str, int]) -> None:
         self.__init__(*state)  # type: ignore[misc]
@@ -107,7 +100,7 @@ class RemoteFile:
     def _connect(self) -> None:
         if self._pid == os.getpid():
             return
-        system, path = file_system(self.url)
+        system, path = file_system(self.name)
         if self._pid != -1:
             system = type(system)(*system.storage_args, skip_instance_cache=True,
                                   **system.storage_options)  # fmt: skip
@@ -115,7 +108,7 @@ class RemoteFile:
         facts = system.info(path)
         self._size = int(facts["size"])
         version = [str(facts.get(k, "")) for k in ("ETag", "LastModified", "mtime")]
-        name = json.dumps([self.url, self._size, self.block_bytes, *version])
+        name = json.dumps([self.name, self._size, self.block_bytes, *version])
         digest = hashlib.sha256(name.encode()).hexdigest()
         self._folder = cache_folder() / digest[:2] / digest
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -187,113 +180,3 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
         if k == len(numbers) or numbers[k] != numbers[k - 1] + 1:
             yield numbers[start], numbers[k - 1] + 1
             start = k
-
-
-class _Seekable(io.RawIOBase):
-    """A RemoteFile as the file object h5py wants."""
-
-    def __init__(self, remote: RemoteFile) -> None:
-        self._remote = remote
-        self._at = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._remote.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        # HDF5 calls this with its lock held, and fsspec fetches in a thread of its own. Were that
-        # thread to collect garbage that holds HDF5 objects, it would wait for the lock for ever.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            data = self._remote.read_at(self._at, len(view))
-        finally:
-            if collects:
-                gc.enable()
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-
-class RemoteHandle(FileHandle):
-    """An episode at a URL, open for reading."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(Path(url))
-        self.url = url
-        self.remote = RemoteFile(url)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        return self.remote.read_at(offset, length)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._file is not None and self._pid == os.getpid():
-                self._file.close()
-            self._file, self._pid = None, -1
-
-    def __getstate__(self) -> Any:
-        return self.url
-
-    def __setstate__(self, url: Any) -> None:
-        self.__init__(url)  # type: ignore[misc]
-
-    def _open(self) -> None:
-        load_filters()
-        try:
-            _ = self.remote.size  # connect while HDF5's lock is free (see `_Seekable.readinto`)
-            self._file = h5py.File(_Seekable(self.remote), "r")
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise FormatError(f"{self.url} is not a readable HDF5 file: {error}") from error
-        self._pid = os.getpid()
-
-
-def open_remote(url: str) -> Episode:
-    """Open the episode at a URL; samples come by ranged reads. Raises what `open_episode` does."""
-    handle = RemoteHandle(url)
-    file = handle.file()
-    try:
-        reader.check_format(file, handle.path)
-    except FormatError:
-        handle.close()
-        raise
-    attrs = {key: layout.from_attr(value) for key, value in file.attrs.items()}
-    metadata = file.get(layout.METADATA)
-    return Episode(
-        episode_id=str(attrs.get("episode_id", url.rsplit("/", 1)[-1].removesuffix(".h5"))),
-        path=None,
-        start_ns=attrs.get("start_ns"),
-        end_ns=attrs.get("end_ns"),
-        status=str(attrs["status"]),
-        reference_clock=str(attrs.get("reference_clock", "header")),
-        streams=reader.LazyMapping(
-            list(file.get(layout.STREAMS, ())), lambda name: reader.open_stream(handle, name)
-        ),
-        timelines={
-            name: partial(reader.read_timeline, file, name) for name in file.get(layout.ALIGNED, ())
-        },
-        rig=reader.read_rig(file),
-        metadata={}
-        if metadata is None
-        else {key: layout.from_attr(value) for key, value in metadata.attrs.items()},
-        sync=json.loads(reader.read_text(file, f"{layout.SYNC}/{layout.LEDGER}") or "{}"),
-        annotations={
-            name: reader.read_text(file, f"{layout.ANNOTATIONS}/{name}") or ""
-            for name in file.get(layout.ANNOTATIONS, ())
-        },
-        provenance=json.loads(reader.read_text(file, layout.PROVENANCE) or "{}"),
-        closer=handle.close,
-    )

@@ -1,7 +1,8 @@
-"""Batches as torch tensors: a DataLoader whose workers write straight into shared memory."""
+"""Batches as torch tensors: a DataLoader whose workers write straight into the trainer's memory."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmdata.errors import MissingDependencyError
 from mmdata.loaders.batches import MixedDataset
 from mmdata.loaders.dataset import EpisodeDataset
 from mmdata.loaders.samplers import BatchSampler, Order
+from mmdata.loaders.shared import SharedPool, received
 
 try:
     import torch
@@ -39,10 +41,26 @@ class TorchDataset(Dataset[Any]):
     def __getitem__(self, n: int) -> dict[str, Any]:
         return to_torch(self.dataset[n])
 
-    def __getitems__(self, numbers: Sequence[int]) -> dict[str, Any]:
+    def __getitems__(self, numbers: Sequence[int]) -> Any:
         if get_worker_info() is None:
             return to_torch(self.dataset.batch(numbers))
-        return to_torch(self.dataset.batch(numbers, _shared))
+        pool = _pool()
+        pool.forget()  # what a batch that failed had filled
+        return _Sent(pool.places(self.dataset.batch(numbers, pool.empty)))
+
+
+class _Sent:
+    """A worker's batch, which arrives in the trainer's process as a dict of tensors."""
+
+    def __init__(self, places: dict[str, Any]) -> None:
+        self._places = places
+
+    def __reduce__(self) -> Any:
+        return _arrived, (self._places,)
+
+
+def _arrived(places: dict[str, Any]) -> dict[str, Any]:
+    return to_torch(received(places))
 
 
 class EpisodeLoader:
@@ -127,10 +145,11 @@ def _ready(batch: Any) -> Any:
     return batch
 
 
-def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """A tensor in shared memory, so that the trainer's process gets it without a copy."""
-    like = torch.from_numpy(np.empty(0, dtype))
-    count = int(np.prod(shape, dtype=np.int64))
-    # What torch's own collation does in a worker; there is no public way.
-    storage = like._typed_storage()._new_shared(count, device="cpu")  # type: ignore[no-untyped-call]
-    return like.new(storage).resize_(*shape)
+_pools: list[SharedPool] = []
+
+
+def _pool() -> SharedPool:
+    """This process's segments."""
+    if not _pools or _pools[0].pid != os.getpid():
+        _pools[:] = [SharedPool()]
+    return _pools[0]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from mmdata.errors import FormatError, MissingDependencyError
+from mmdata.store.chunks import ChunkTable
 from mmdata.store.codecs import BLOSC_FILTER
+from mmdata.store.sources import ByteSource, Resident
+
+T = TypeVar("T")
 
 
 def load_filters() -> None:
@@ -27,50 +31,83 @@ def load_filters() -> None:
 
 
 class FileHandle:
-    """An episode file open for reading. After a fork the child opens its own handles."""
+    """An episode open for reading. After a fork the child opens its own handles.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    source: a local file, or whatever gives ranges of its bytes.
+    """
+
+    def __init__(self, source: Path | ByteSource) -> None:
+        self.source = source
+        self.name = str(source) if isinstance(source, Path) else source.name
         self._lock = threading.Lock()
         self._pid = -1
         self._file: h5py.File | None = None
         self._fd = -1
+        self._resident: Resident | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file; of another source its last name."""
+        return self.source if isinstance(self.source, Path) else Path(self.name.rsplit("/", 1)[-1])
 
     def file(self) -> h5py.File:
-        """The HDF5 file. Raises FormatError when it is none, OSError when it cannot be opened."""
+        """The HDF5 file; of a source that is not local, within `run` only.
+
+        Raises FormatError when it is none, OSError when it cannot be opened.
+        """
         if self._pid != os.getpid() or self._file is None:
             with self._lock:
                 if self._pid != os.getpid() or self._file is None:
                     self._open()
         return self._file
 
+    def run(self, operation: Callable[[h5py.File], T]) -> T:
+        """The result of a reading operation, which may run several times: see `Resident`."""
+        if isinstance(self.source, Path):
+            return operation(self.file())
+        with self._lock:
+            if self._resident is None or self._resident.pid != os.getpid():
+                self._resident = Resident(self.source)
+            resident = self._resident
+        return resident.run(lambda: operation(self.file()))
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Bytes of the file, without HDF5 and without its lock."""
+        if not isinstance(self.source, Path):
+            return self.source.read_at(offset, length)
         self.file()
         return os.pread(self._fd, length, offset)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.source.stat().st_size if isinstance(self.source, Path) else self.source.size
 
     def close(self) -> None:
         with self._lock:
             if self._file is not None and self._pid == os.getpid():
                 self._file.close()
-                os.close(self._fd)
-            self._file, self._pid = None, -1
+                if self._fd >= 0:
+                    os.close(self._fd)
+            self._file, self._resident, self._fd, self._pid = None, None, -1, -1
 
-    def __getstate__(self) -> Path:
-        return self.path
+    def __getstate__(self) -> Path | ByteSource:
+        return self.source
 
-    def __setstate__(self, path: Path) -> None:
-        self.__init__(path)  # type: ignore[misc]
+    def __setstate__(self, source: Path | ByteSource) -> None:
+        self.__init__(source)  # type: ignore[misc]
 
     def _open(self) -> None:
         load_filters()
         # Another process's handle, inherited by fork, is left alone: closing it would flush.
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        local = isinstance(self.source, Path)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC) if local else -1
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file = h5py.File(self.source if local else self._resident, "r")
         except OSError as error:
-            os.close(self._fd)
-            raise FormatError(f"{self.path} is not a readable HDF5 file: {error}") from error
+            if local:
+                os.close(self._fd)
+            raise FormatError(f"{self.name} is not a readable HDF5 file: {error}") from error
         self._pid = os.getpid()
 
 
@@ -85,30 +122,37 @@ class DiskArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._open().shape
+        shape: tuple[int, ...] = self._handle.run(lambda _: self._open().shape)
         return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self._open().dtype
+        dtype: np.dtype[Any] = self._handle.run(lambda _: self._open().dtype)
         return dtype
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, key: Any) -> Any:
-        try:
-            return self._open()[key]
-        except OSError as error:
-            raise FormatError(
-                f"{self._handle.path}: {self._path} is damaged ({error}); `mmdata verify` says more"
-            ) from error
+        return self._handle.run(lambda _: self._read(key))
+
+    def chunks(self) -> ChunkTable:
+        """Where its rows lie in the file. Raises ValueError when it is laid out in another way."""
+        return self._handle.run(lambda _: ChunkTable(self._open()))
 
     def __getstate__(self) -> tuple[FileHandle, str]:
         return self._handle, self._path
 
     def __setstate__(self, state: tuple[FileHandle, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]
+
+    def _read(self, key: Any) -> Any:
+        try:
+            return self._open()[key]
+        except OSError as error:
+            raise FormatError(
+                f"{self._handle.name}: {self._path} is damaged ({error}); `mmdata verify` says more"
+            ) from error
 
     def _open(self) -> Any:
         if self._pid != os.getpid() or not self._dataset:
@@ -125,42 +169,22 @@ class ByteArray(DiskArray):
     does that.
     """
 
-    _chunks: NDArray[np.int64] | None = None
-    _chunk_rows = 0
+    _table: ChunkTable | None = None
+    _known = False
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, slice) or key.step not in (None, 1):
             return super().__getitem__(key)
-        start, stop, _ = key.indices(len(self))
-        if self._chunks is None:
-            self._index()
-        if self._chunks is None or stop <= start:
-            return super().__getitem__(slice(start, max(start, stop)))
-        parts = []
-        while start < stop:
-            chunk, within = divmod(start, self._chunk_rows)
-            length = min(stop - start, self._chunk_rows - within)
-            data = self._handle.read_at(int(self._chunks[chunk]) + within, length)
-            if len(data) < length:
-                raise FormatError(f"{self._handle.path} is truncated: {self._path} ends early")
-            parts.append(data)
-            start += length
-        return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
+        if not self._known:
+            self._table, self._known = self._plain(), True
+        if self._table is None:
+            return super().__getitem__(key)
+        start, stop, _ = key.indices(self._table.n)
+        return self._table.read(self._handle, start, max(start, stop))
 
-    def _index(self) -> None:
-        dataset = self._open()
-        creation = dataset.id.get_create_plist()
-        only_checksum = creation.get_nfilters() == 1 and (
-            creation.get_filter(0)[0] == h5py.h5z.FILTER_FLETCHER32
-        )
-        if not dataset.chunks or not only_checksum:
-            return
-        self._chunk_rows = dataset.chunks[0]
-        offsets = np.full(-(-len(dataset) // self._chunk_rows), -1, np.int64)
-
-        def note(info: Any) -> None:
-            offsets[info.chunk_offset[0] // self._chunk_rows] = info.byte_offset
-
-        dataset.id.chunk_iter(note)
-        if (offsets >= 0).all():
-            self._chunks = offsets
+    def _plain(self) -> ChunkTable | None:
+        try:
+            table = self.chunks()
+        except ValueError:
+            return None  # laid out by somebody else
+        return table if table.plain else None

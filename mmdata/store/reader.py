@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mmdata.clocks import Clock
+from mmdata.clocks import Clock, Stamps
 from mmdata.episode import AlignedStream, Episode, Timeline
 from mmdata.errors import FormatError
 from mmdata.geometry import SE3, CameraModel, Rig, Sensor
 from mmdata.store import layout
 from mmdata.store.handle import ByteArray, DiskArray, FileHandle
+from mmdata.store.sources import ByteSource
 from mmdata.streams import (
     STAMP_NAMES,
     FieldInfo,
@@ -28,25 +30,39 @@ from mmdata.streams import (
 )
 
 
-def open_episode(path: str | os.PathLike[str]) -> Episode:
-    """Open an episode for reading.
+@dataclass(frozen=True)
+class Summary:
+    """What an index wants to know. stamp_ns: (N,) i8 per stream; ticks: per timeline."""
+
+    episode_id: str
+    stamp_ns: Mapping[str, Stamps]
+    ticks: Mapping[str, int]
+    metadata: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def open_episode(source: str | os.PathLike[str] | ByteSource) -> Episode:
+    """Open an episode for reading: a path, or a source of its bytes.
 
     Raises FileNotFoundError, and FormatError when the file is no episode, is unfinished, or was
     written in a newer major version of the format.
     """
-    handle = FileHandle(Path(path))
-    file = handle.file()
+    handle = FileHandle(Path(source) if isinstance(source, str | os.PathLike) else source)
     try:
-        check_format(file, handle.path)
-    except FormatError:
+        return handle.run(lambda file: _episode(handle, file))
+    except BaseException:
         handle.close()
         raise
+
+
+def _episode(handle: FileHandle, file: h5py.File) -> Episode:
+    check_format(file, handle.name)
     attrs = {key: layout.from_attr(value) for key, value in file.attrs.items()}
     names = list(file.get(layout.STREAMS, ()))
     timelines = list(file.get(layout.ALIGNED, ()))
     return Episode(
         episode_id=str(attrs.get("episode_id", handle.path.stem)),
-        path=handle.path,
+        path=handle.source if isinstance(handle.source, Path) else None,
         start_ns=attrs.get("start_ns"),
         end_ns=attrs.get("end_ns"),
         status=str(attrs["status"]),
@@ -66,7 +82,31 @@ def open_episode(path: str | os.PathLike[str]) -> Episode:
     )
 
 
-def check_format(file: h5py.File, path: Path) -> None:
+def read_summary(source: str | os.PathLike[str] | ByteSource) -> Summary:
+    """Stamps, timelines and metadata of an episode, without opening its streams.
+
+    Raises what `open_episode` raises.
+    """
+    handle = FileHandle(Path(source) if isinstance(source, str | os.PathLike) else source)
+    try:
+        return handle.run(lambda file: _summary(handle, file))
+    finally:
+        handle.close()
+
+
+def _summary(handle: FileHandle, file: h5py.File) -> Summary:
+    check_format(file, handle.name)
+    streams, aligned = file.get(layout.STREAMS, {}), file.get(layout.ALIGNED, {})
+    return Summary(
+        str(layout.from_attr(file.attrs.get("episode_id", handle.path.stem))),
+        {name: streams[f"{name}/stamp_ns"][:] for name in streams},
+        {name: len(aligned[f"{name}/tick_ns"]) for name in aligned},
+        _read_attrs(file, layout.METADATA),
+        json.loads(read_text(file, layout.PROVENANCE) or "{}"),
+    )
+
+
+def check_format(file: h5py.File, path: str | Path) -> None:
     """Raise FormatError unless this is a finished episode this version can read."""
     if layout.from_attr(file.attrs.get("format")) != layout.FORMAT:
         raise FormatError(f"{path} is an HDF5 file but not an mmdata episode (no format attribute)")
@@ -112,8 +152,12 @@ class LazyMapping(Mapping[str, Stream]):
 
 def open_stream(handle: FileHandle, name: str) -> Stream:
     """One stream of an open episode."""
-    group = handle.file()[f"{layout.STREAMS}/{name}"]
-    info = read_info(group, name)
+
+    def describe(file: h5py.File) -> tuple[StreamInfo, list[str]]:
+        group = file[f"{layout.STREAMS}/{name}"]
+        return read_info(group, name), list(group)
+
+    info, datasets = handle.run(describe)
 
     def array(dataset: str) -> LazyArray:
         path = f"/{layout.STREAMS}/{name}/{dataset}"
@@ -121,7 +165,7 @@ def open_stream(handle: FileHandle, name: str) -> Stream:
             return ByteArray(handle, path)
         return DiskArray(handle, path)
 
-    return Stream(info, {dataset: array(dataset) for dataset in group})
+    return Stream(info, {dataset: array(dataset) for dataset in datasets})
 
 
 def open_streams(file: h5py.File) -> dict[str, Stream]:
@@ -226,7 +270,7 @@ def _timeline_reader(handle: FileHandle, name: str) -> Callable[[], Timeline]:
 
     def read() -> Timeline:
         if not cached:
-            cached.append(read_timeline(handle.file(), name))
+            cached.append(handle.run(lambda file: read_timeline(file, name)))
         return cached[0]
 
     return read

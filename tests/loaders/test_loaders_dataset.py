@@ -17,13 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_episodes import MS, T0, write_demo, write_phases
 
-from mmdata import EpisodeWriter, open_episode
+from mmdata import EpisodeWriter, Kind, StreamInfo, open_episode
 from mmdata.errors import ConfigError, FormatError
-from mmdata.loaders import BatchSampler, EpisodeDataset, SampleSpec, Sequential, Shuffle, iterate
-from mmdata.loaders.chunks import ChunkTable, FileBytes
+from mmdata.loaders import (
+    BatchSampler,
+    EpisodeDataset,
+    SampleSpec,
+    Sequential,
+    Shuffle,
+    items,
+    iterate,
+)
 from mmdata.loaders.index import INDEX_NAME, find_episodes, load_index
 from mmdata.loaders.spec import SweepSpec
 from mmdata.loaders.sweeps import fixed_points
+from mmdata.media import encode_jpeg
+from mmdata.store import FileBytes
 
 ALL: dict[str, Any] = {
     "front": {"stream": "camera_front", "at": [-0.1, 0.0]},
@@ -285,9 +294,12 @@ def test_index_is_used_and_renewed_where_files_change(tmp_path: Path, demos: Pat
     assert [Path(f.path).name for f in facts] == ["e_8.h5", "e_9.h5", "e_10.h5"]
     index = tmp_path / INDEX_NAME
     document = json.loads(index.read_text())
-    document["episodes"][0]["metadata"] = {"told": "by the index"}
+    document["metadata"].append({"told": "by the index"})
+    document["episodes"]["metadata"][0] = len(document["metadata"]) - 1
     index.write_text(json.dumps(document))
-    assert load_index(tmp_path)[0].metadata == {"told": "by the index"}
+    again = load_index(tmp_path)
+    assert again[0].metadata == {"told": "by the index"}
+    assert again[1:] == facts[1:]
     os.utime(tmp_path / "e_8.h5", ns=(1, 1))
     assert load_index(tmp_path)[0].metadata["task"] == "pick"
     (tmp_path / "e_9.h5").unlink()
@@ -355,8 +367,35 @@ def test_children_read_the_same_after_the_parent_has_read(demos: Path, start: st
         child.start()
     results = [queue.get(timeout=60) for _ in children]
     for child in children:
-        child.join()
+        child.join(60)
     assert results == [expected, expected]
+
+
+def test_any_number_of_threads_gives_the_same_batch(demos: Path) -> None:
+    one = EpisodeDataset(demos, _spec(), threads=1)
+    many = EpisodeDataset(demos, _spec(), threads=5)
+    numbers = np.random.default_rng(2).integers(0, len(one), 24).tolist()
+    for near in (False, True):
+        many.expect(near)
+        for name, value in one.batch(numbers).items():
+            assert _same(many.batch(numbers)[name], value), name
+        for name, value in one[7].items():
+            assert _same(many[7][name], value), name
+
+
+def test_what_fails_in_a_thread_is_raised(tmp_path: Path) -> None:
+    stamps = T0 + np.arange(40, dtype=np.int64) * MS
+    images = [b"\xff\xd8\xff no image"] * 20 + [encode_jpeg(np.zeros((9, 9), np.uint8))] * 20
+    with EpisodeWriter(tmp_path / "e.h5") as writer:
+        writer.add_stream(StreamInfo("cam", Kind.IMAGE, {}, encoding="jpeg"))
+        writer.append("cam", stamps, images[::-1])
+    timeline = {"reference_stream": "cam"}
+    spec = SampleSpec.model_validate({"timeline": timeline, "keys": {"cam": {"stream": "cam"}}})
+    dataset = EpisodeDataset(tmp_path, spec, threads=4)
+    for _ in range(3):
+        with pytest.raises(FormatError, match="no decodable image"):
+            dataset.batch(range(40))
+    assert dataset.batch(range(20))["cam"].shape == (20, 1, 9, 9)
 
 
 def test_pickled_dataset_is_small_and_equal(demos: Path) -> None:
@@ -452,7 +491,7 @@ def test_chunk_tables_read_what_hdf5_reads(
     with EpisodeWriter(path, profile=profile) as writer:
         writer.append("a", T0 + np.arange(n, dtype=np.int64), {"data": values})
     with open_episode(path) as episode:
-        table = ChunkTable(episode.streams["a"]._arrays["data"]._open())
+        table = episode.streams["a"].arrays["data"].chunks()
     start = data.draw(st.integers(0, n - 1))
     stop = data.draw(st.integers(start, n))
     rows = table.read(FileBytes(path), start, stop)
@@ -460,12 +499,33 @@ def test_chunk_tables_read_what_hdf5_reads(
     assert np.array_equal(rows, values[start:stop])
 
 
+def test_signals_too_big_to_hold_read_the_same_through_a_bounded_cache(
+    demos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = _spec({n: ALL[n] for n in ("state", "touch", "action")})
+    whole = EpisodeDataset(demos, wanted)
+    monkeypatch.setattr(items, "_WHOLE_FIELD_BYTES", 100)
+    chunked = EpisodeDataset(demos, wanted)
+    order = np.random.default_rng(0).permutation(len(whole))[:60].tolist()
+    for n in order:
+        assert all(_same(chunked[n][k], v) for k, v in whole[n].items())
+    assert all(_same(chunked.batch(order)[k], v) for k, v in whole.batch(order).items())
+    assert isinstance(chunked._episode(0).items["state"], items.ChunkedItems)
+    assert chunked._caches.chunks.nbytes > 0
+    small = EpisodeDataset(demos, wanted)
+    cache = small._caches.chunks
+    cache.limit_bytes = 20_000
+    for n in order:
+        assert all(_same(small[n][k], v) for k, v in whole[n].items())
+        assert cache.nbytes <= 20_000
+
+
 def test_a_damaged_chunk_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "e.h5"
     with EpisodeWriter(path) as writer:
         writer.append("a", T0 + np.arange(500, dtype=np.int64), {"data": np.arange(500.0)})
     with open_episode(path) as episode:
-        table = ChunkTable(episode.streams["a"]._arrays["data"]._open())
+        table = episode.streams["a"].arrays["data"].chunks()
     content = bytearray(path.read_bytes())
     content[int(table.offset[0]) + 40] ^= 0xFF
     path.write_bytes(content)

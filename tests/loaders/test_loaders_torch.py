@@ -20,6 +20,7 @@ from mmdata.loaders import (  # noqa: E402
     Sequential,
     Shuffle,
 )
+from mmdata.loaders.shared import SharedPool, received  # noqa: E402
 from mmdata.loaders.torch import EpisodeLoader, TorchDataset, to_torch  # noqa: E402
 
 SPEC = SampleSpec.model_validate(
@@ -76,9 +77,56 @@ def test_loader_serves_every_sample_once(dataset: EpisodeDataset, workers: int, 
             for b, n in enumerate(numbers):
                 assert np.array_equal(batch["wrist"][b].numpy(), dataset[n]["wrist"])
                 assert batch["words"][b] == dataset[n]["words"]
-        if workers:
-            assert batch["wrist"].is_shared()
     assert seen == Counter(range(len(dataset)))
+
+
+def test_workers_use_the_same_memory_again_and_only_then(dataset: EpisodeDataset) -> None:
+    """No copy and no fresh pages from batch to batch; what the trainer holds stays as it was."""
+    loader = EpisodeLoader(dataset, Sequential(len(dataset)), 16, workers=2)
+    places = set()
+    for _ in range(3):
+        loader.set_epoch(0)
+        for batch in loader:
+            places.add(batch["wrist"].data_ptr())
+            del batch
+    assert len(places) <= 2 * (2 + 2), "a worker reads two batches ahead, and hands one over"
+    loader.set_epoch(0)
+    held = [(_numbers(b, dataset), b["wrist"]) for b in loader]
+    assert len({w.data_ptr() for _, w in held}) == len(held)
+    for numbers, wrist in held:
+        for n, frames in zip(numbers, wrist, strict=True):
+            assert np.array_equal(frames.numpy(), dataset[n]["wrist"])
+
+
+def test_an_epoch_left_early_gives_its_memory_back(dataset: EpisodeDataset) -> None:
+    loader = EpisodeLoader(dataset, Sequential(len(dataset)), 16, workers=1)
+    places = set()
+    for _ in range(6):
+        loader.set_epoch(0)
+        for batch in loader:
+            places.add(batch["wrist"].data_ptr())
+            break
+    assert len(places) <= 6
+
+
+def test_a_failed_batch_frees_what_it_had_filled() -> None:
+    pool = SharedPool()
+    first = pool.empty((500, 1000), np.float32)
+    assert np.shares_memory(pool.empty((500, 1000), np.float32), first) is False
+    pool.forget()
+    again = pool.empty((400, 1000), np.float32)
+    assert pool.nbytes == 2 * 2_000_000
+    sent = pool.places({"a": again, "small": np.arange(3), "text": ["x"]})
+    assert not isinstance(sent["a"], np.ndarray)
+    assert sent["small"].tolist() == [0, 1, 2]
+    again[:] = 7
+    arrived = received(sent)["a"]
+    assert arrived.shape == (400, 1000)
+    assert (arrived == 7).all()
+    for _ in range(3):
+        pool.empty((500, 1000), np.float32)
+    assert (arrived == 7).all(), "lent until the receiver lets go"
+    assert pool.nbytes == 4 * 2_000_000
 
 
 @pytest.mark.parametrize("kind", ["shuffle", "blocks"])

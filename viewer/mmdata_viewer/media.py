@@ -86,7 +86,7 @@ def packet_group(stream: Stream, i: int) -> bytes:
     check_sample(stream, i)
     if stream.kind is not Kind.IMAGE or stream.info.encoding not in VIDEO_ENCODINGS:
         raise BadRequestError(f"stream {stream.name!r} is no video")
-    keyframe = np.asarray(stream._arrays["keyframe"][:], bool)
+    keyframe = np.asarray(stream.arrays["keyframe"][:], bool)
     recorded = stream.recorded
     order = np.arange(len(stream)) if recorded is None else np.argsort(recorded)
     position = int(np.flatnonzero(order == i)[0])
@@ -143,7 +143,7 @@ def wav(stream: Stream) -> bytes:
 
 def audio_blocks(stream: Stream, start_ns: int) -> dict[str, Any]:
     """Where the blocks of an audio stream lie in time and in the WAV file."""
-    offsets = np.asarray(stream._arrays["block_start"][:], np.int64)
+    offsets = np.asarray(stream.arrays["block_start"][:], np.int64)
     return {
         "sample_rate_hz": sample_rate_hz(stream),
         "stamp": (stream.stamp_ns - start_ns).tolist(),

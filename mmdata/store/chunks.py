@@ -6,16 +6,14 @@ decompressed by the reading thread.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.errors import FormatError
 from mmdata.store.codecs import BLOSC_FILTER, Pipeline
+from mmdata.store.sources import ByteSource
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _PIPELINES = {
@@ -23,59 +21,6 @@ _PIPELINES = {
     (BLOSC_FILTER, _FLETCHER32): "blosc",
     (_SHUFFLE, _DEFLATE, _FLETCHER32): "gzip",
 }
-_MAX_OPEN_FILES = 128
-
-
-class ByteSource(Protocol):
-    """Positioned reads of one file."""
-
-    def read_at(self, offset: int, length: int) -> bytes: ...
-
-
-class _Descriptor:
-    """An open file, closed when nobody uses it any more."""
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
-class FileBytes:
-    """A local file; a bounded number of them is open at a time, per process.
-
-    Positioned reads share no file offset, so descriptors inherited by a fork are safe to use.
-    """
-
-    _open: ClassVar[OrderedDict[str, _Descriptor]] = OrderedDict()
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Up to length bytes from offset on."""
-        descriptor = self._descriptor()  # held here, so it is not closed while it is read
-        return os.pread(descriptor.number, length, offset)
-
-    def _descriptor(self) -> _Descriptor:
-        with FileBytes._lock:
-            descriptors = FileBytes._open
-            if self.path not in descriptors:
-                while len(descriptors) >= _MAX_OPEN_FILES:
-                    descriptors.popitem(last=False)
-                descriptors[self.path] = _Descriptor(self.path)
-            descriptors.move_to_end(self.path)
-            return descriptors[self.path]
-
-
-def _fresh_lock() -> None:
-    FileBytes._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_fresh_lock)
 
 
 class ChunkTable:
@@ -131,20 +76,25 @@ class ChunkTable:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         return np.frombuffer(data, self.dtype).reshape((-1, *self.row_shape))
 
+    def chunk(self, source: ByteSource, number: int) -> NDArray[Any]:
+        """Rows of one whole chunk, (n, ...). Raises FormatError where the file is damaged."""
+        first = number * self.rows
+        return self.read(source, first, min(first + self.rows, self.n))
+
     def _part(self, source: ByteSource, chunk: int, within: int, rows: int) -> bytes:
         first, length = within * self.row_bytes, rows * self.row_bytes
         offset, size = int(self.offset[chunk]), int(self.size[chunk])
         if self.plain:
-            # Checksums cover whole chunks; encoded frames are read without them, as `mmdata.Stream`
-            # does. A damaged frame does not decode; `mmdata verify` says more.
+            # Checksums cover whole chunks; a part of one is read without. A damaged frame does not
+            # decode; `mmdata verify` says more.
             data = source.read_at(offset + first, length)
             if len(data) < length:
-                raise FormatError(f"the file is truncated: {self.path} ends early")
+                raise FormatError(f"{source.name} is truncated: {self.path} ends early")
             return data
         stored = source.read_at(offset, size)
         try:
             return self.pipeline.decode(stored)[first : first + length]
         except (RuntimeError, ValueError) as error:
             raise FormatError(
-                f"{self.path} is damaged ({error}); `mmdata verify` says more"
+                f"{source.name}: {self.path} is damaged ({error}); `mmdata verify` says more"
             ) from error
