@@ -72,9 +72,10 @@ def load() -> str:
 
 
 def main(arguments: list[str]) -> None:
+    from chromium import Chromium
     from make_episode import write_drive
     from playwright.sync_api import sync_playwright
-    from viewer_helpers import CHROMIUM, FLAGS, Page, Server
+    from viewer_helpers import Server
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         root = Path(folder)
@@ -86,53 +87,60 @@ def main(arguments: list[str]) -> None:
             write_drive(root / "drive.h5", seconds=20.0)
             name = "drive.h5"
         long_signal(Path(folder) / "hour.h5")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        server, hour = Server(root).start(), None
+        browser = Chromium(playwright)
         try:
-            hidden = ["scene", "signals", "timeline", "sidebar", "tactile"]
-            print(load())
-            server.ask("/api/preferences", {"hidden": hidden}, method="PUT", user="bare")
-            rng = np.random.default_rng(0)
-
-            def tab(user: str, url: str, viewport: tuple[int, int] = (1440, 900)) -> Page:
-                size = {"width": viewport[0], "height": viewport[1]}
-                return Page(browser.new_page(viewport=size)).open(f"{url}&user={user}")
-
-            for user, what in (("bare", "cameras alone"), ("all", "all panels")):
-                page = tab(user, f"{server.url}?ep={name}")
-                duration = page.run("() => window.mmdata.session.clock.duration")
-                count = page.run("() => window.mmdata.cameras.tiles.length")
-                times = rng.integers(0, duration, 200).tolist()
-                took = page.run(SEEKS, [times])
-                print(f"seek to shown, {count} cameras, {what:14s} {percentiles(took)}")
-            software = page.run("() => window.mmdata.scene.software")
-            for budget in (50_000, 200_000, 1_000_000):
-                took = points(page, budget)
-                print(
-                    f"render {took[0]:9,.0f} points  {percentiles(took[1:])}  software: {software}"
-                )
-            page.page.close()
-            hour = Server(Path(folder)).start()
-            page = tab("all", f"{hour.url}?ep=hour.h5")
-            duration = page.run("() => window.mmdata.session.clock.duration")
-            page.run(ZOOMS, [60, duration])
-            took, script = page.run(ZOOMS, [240, duration])
-            print(f"1 h at 1 kHz, 6 channels, pan and zoom: frame {percentiles(took)}")
-            print(f"    of which the page's own work: {percentiles(script)}")
+            with Server(root) as server:
+                pictures(browser, server, name)
+            with Server(Path(folder)) as server:
+                signals(browser, server)
         finally:
             browser.close()
-            server.stop()
-            if hour is not None:
-                hour.stop()
 
 
-def points(page: Page, budget: int) -> list[Any]:  # noqa: F821 - imported where it is needed
+def tab(browser: Any, server: Any, name: str, user: str) -> Any:
+    from viewer_helpers import Page
+
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    return Page(context.new_page()).open(f"{server.url}?ep={name}&user={user}")
+
+
+def pictures(browser: Any, server: Any, name: str) -> None:
+    """Seeks with the cameras alone and with all panels; renders of clouds of three sizes."""
+    hidden = ["scene", "signals", "timeline", "sidebar", "tactile"]
+    server.ask("/api/preferences", {"hidden": hidden}, method="PUT", user="bare")
+    rng = np.random.default_rng(0)
+    for user, what in (("bare", "cameras alone"), ("all", "all panels")):
+        page = tab(browser, server, name, user)
+        duration = page.run("() => window.mmdata.session.clock.duration")
+        count = page.run("() => window.mmdata.cameras.tiles.length")
+        took = page.run(SEEKS, [rng.integers(0, duration, 200).tolist()])
+        print(f"seek to shown, {count} cameras, {what:14s} {percentiles(took)}  ({load()})")
+        if user == "bare":
+            page.page.context.close()
+    software = page.run("() => window.mmdata.scene.software")
+    for budget in (50_000, 200_000, 1_000_000):
+        took = points(page, budget)
+        print(f"render {took[0]:9,.0f} points  {percentiles(took[1:])}  software: {software}")
+    page.page.context.close()
+
+
+def signals(browser: Any, server: Any) -> None:
+    """Panning and zooming one hour at 1 kHz."""
+    page = tab(browser, server, "hour.h5", "all")
+    duration = page.run("() => window.mmdata.session.clock.duration")
+    page.run(ZOOMS, [60, duration])
+    took, script = page.run(ZOOMS, [240, duration])
+    print(f"1 h at 1 kHz, 6 channels, pan and zoom: frame {percentiles(took)}  ({load()})")
+    print(f"    of which the page's own work: {percentiles(script)}")
+
+
+def points(page: Any, budget: int) -> list[Any]:
     """Points drawn and the times of 15 renders of a synthetic cloud of that size."""
     return page.run(
-        """(n) => { const { scene } = window.mmdata; const cloud = scene.clouds[0];
+        """(n) => { const { scene } = window.mmdata; const cloud = scene.clouds[0].objects[0];
           const xyz = new Int16Array(3 * n);
           for (let k = 0; k < xyz.length; k++) xyz[k] = (Math.random() - 0.5) * 60000;
-          cloud.object.set(cloud.object.shown, { count: n, total: n, origin: [0, 0, 0],
+          cloud.set(cloud.shown, { count: n, total: n, origin: [0, 0, 0],
             step: 0.001, xyz, intensity: null });
           const gl = scene.renderer.getContext(); const pixel = new Uint8Array(4); const out = [n];
           for (let k = 0; k < 15; k++) { const start = performance.now(); scene.render();

@@ -13,8 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from chromium import CLOSE_S, PROGRAM, Chromium
 from make_episode import write_drive
-from viewer_helpers import CHROMIUM, FLAGS, Page, Server
+from viewer_helpers import Page, Server
+
+TEST_S = 200.0
 
 
 @pytest.fixture(scope="session")
@@ -34,26 +37,28 @@ def drive_copy(drive: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(drive_copy: Path) -> Iterator[Server]:
-    made = Server(drive_copy.parent).start()
-    yield made
-    made.stop()
+    with Server(drive_copy.parent) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A running browser; the tests that need one are skipped where there is none."""
-    if not os.access(CHROMIUM, os.X_OK):
+def chromium() -> Iterator[Chromium]:
+    """One browser for all tests; those that need it are skipped where there is none."""
+    if not os.access(PROGRAM, os.X_OK):
         pytest.skip("no chromium: `apt-get install chromium` runs the browser tests")
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = Chromium(playwright)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
-    """Opens tabs of users that share nothing; page errors fail the test."""
+def open_page(chromium: Chromium) -> Iterator[Callable[..., Page]]:
+    """Opens tabs of users that share nothing; page errors fail the test.
+
+    A test that takes longer than TEST_S loses its browser, and so fails.
+    """
     opened: list[tuple[Any, Page]] = []
 
     def make(url: str, **options: Any) -> Page:
@@ -63,7 +68,9 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Page]]:
         opened.append((context, page))
         return page.open(url)
 
-    yield make
+    with chromium.limit(TEST_S):
+        yield make
     for context, page in opened:
-        context.close()
+        with chromium.limit(CLOSE_S):
+            context.close()
         assert page.errors == []

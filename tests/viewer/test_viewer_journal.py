@@ -150,8 +150,7 @@ def test_history_tells_who_did_what_to_one_annotation(journal: Journal) -> None:
     assert rows[1].items[0].after["start_ns"] == 9
 
 
-def test_killing_the_server_loses_nothing_acknowledged(drive_copy: Path) -> None:
-    server = Server(drive_copy.parent).start()
+def test_killing_the_server_loses_nothing_acknowledged(server: Server) -> None:
     key = server.key("drive.h5")
     path = f"/api/e/{key}/layers/anna"
     server.ask(f"{path}/open", {})
@@ -163,16 +162,13 @@ def test_killing_the_server_loses_nothing_acknowledged(drive_copy: Path) -> None
         acknowledged = answer["hash"]
     server.stop(signal.SIGKILL)
     server.start()
-    try:
-        status, answer = server.ask(path)
-        assert status == 200
-        assert answer["hash"] == acknowledged
-        assert answer["revision"] == 30
-        # The page sends again what it never got an answer for.
-        body = {"base": 29, "changes": [phase("k29", 29_000)], "request": "r29"}
-        assert server.ask(f"{path}/edit", body)[1]["revision"] == 30
-    finally:
-        server.stop()
+    status, answer = server.ask(path)
+    assert status == 200
+    assert answer["hash"] == acknowledged
+    assert answer["revision"] == 30
+    # The page sends again what it never got an answer for.
+    body = {"base": 29, "changes": [phase("k29", 29_000)], "request": "r29"}
+    assert server.ask(f"{path}/edit", body)[1]["revision"] == 30
 
 
 def test_publishing_writes_the_layer_and_refuses_to_overwrite(server: Server) -> None:

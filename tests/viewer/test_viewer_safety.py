@@ -26,9 +26,8 @@ from mmdata_viewer.server import is_loopback, serve
 @pytest.fixture(scope="module")
 def shared(drive: Path) -> Iterator[Server]:
     """One server for the tests that change nothing."""
-    server = Server(drive.parent).start()
-    yield server
-    server.stop()
+    with Server(drive.parent) as server:
+        yield server
 
 
 def raw(server: Server, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Any:
@@ -153,8 +152,7 @@ def test_requests_for_what_is_not_there_get_an_answer(
 
 def test_a_token_is_needed_off_the_loopback(drive: Path, tmp_path: Path) -> None:
     (tmp_path / "drive.h5").write_bytes(drive.read_bytes())
-    server = Server(tmp_path, host="0.0.0.0").start()
-    try:
+    with Server(tmp_path, host="0.0.0.0") as server:
         assert "?token=" in server.url
         token = server.url.split("token=")[1]
         assert len(token) >= 32
@@ -168,8 +166,6 @@ def test_a_token_is_needed_off_the_loopback(drive: Path, tmp_path: Path) -> None
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         assert opener.open(server.url).geturl() == bare, "the token leaves the address bar"
         assert opener.open(bare + "api/episodes").status == 200
-    finally:
-        server.stop()
 
 
 def hostile(folder: Path, drive: Path) -> None:
@@ -197,8 +193,7 @@ def hostile(folder: Path, drive: Path) -> None:
 def test_hostile_files_get_answers_and_the_server_lives(drive: Path, tmp_path: Path) -> None:
     hostile(tmp_path, drive)
     (tmp_path / "good.h5").write_bytes(drive.read_bytes())
-    server = Server(tmp_path).start()
-    try:
+    with Server(tmp_path) as server:
         for row in server.ask("/api/episodes")[1]["episodes"]:
             base = f"/api/e/{row['key']}"
             status, manifest = server.ask(base)
@@ -214,8 +209,6 @@ def test_hostile_files_get_answers_and_the_server_lives(drive: Path, tmp_path: P
                     assert server.ask(f"{base}/pyramid/{name}/{field}/0/0")[0] < 501
             assert server.ask(f"{base}/findings")[0] < 501
         assert server.ask(f"/api/e/{server.key('good.h5')}")[0] == 200
-    finally:
-        server.stop()
 
 
 def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, drive: Path) -> None:

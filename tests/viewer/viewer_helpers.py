@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,15 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import START_S, tied
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--enable-precise-memory-info", "--js-flags=--expose-gc",
-    "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
 SERVE = """
 import sys
 from mmdata_viewer import serve
@@ -32,6 +26,11 @@ if __name__ == "__main__":
     say = lambda url: print(url, flush=True)
     serve(root, host=host, port=int(port), open_browser=False, announce=say)
 """
+
+# Label, start and end of the phases of the layer that is written to.
+PHASES = """() => window.mmdata.session.layers.all('phases', window.mmdata.session.layers.active)
+  .map((p) => p.item).sort((a, b) => a.start_ns - b.start_ns)
+  .map((p) => [p.label, p.start_ns, p.end_ns])"""
 
 
 @dataclass
@@ -43,30 +42,55 @@ class Server:
     process: Any = field(default=None, repr=False)
     url: str = ""
 
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
     def start(self, port: int = 0) -> Server:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(self.root), self.host, str(port)],
-            stdout=subprocess.PIPE, text=True,
+            tied([sys.executable, "-c", SERVE, str(self.root), self.host, str(port)]),
+            stdout=subprocess.PIPE,
         )  # fmt: skip
-        self.url = self.process.stdout.readline().strip()
-        if not self.url:
-            pytest.fail("the server did not start")
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(self.url, timeout=5).close()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.1)
-        return self
+        try:
+            self.url = self._told()
+            for _ in range(100):
+                try:
+                    urllib.request.urlopen(self.url, timeout=5).close()
+                    return self
+                except urllib.error.HTTPError:
+                    return self
+                except OSError:
+                    time.sleep(0.1)
+            pytest.fail(f"nothing answers at {self.url}")
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
+
+    def _told(self) -> str:
+        """The address the server prints, waited for at most START_S."""
+        line, end = b"", time.monotonic() + START_S
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self.process.stdout], [], [], end - time.monotonic())
+            more = os.read(self.process.stdout.fileno(), 4096) if ready else b""
+            if not more:
+                pytest.fail(f"the server did not start within {START_S:.0f} s")
+            line += more
+        return line.decode().strip()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(20)
-            self.process.stdout.close()
-            self.process = None
+        """End the server, by force when it does not go within 20 s."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait(20)
+            process.stdout.close()
 
     def ask(
         self,

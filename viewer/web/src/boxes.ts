@@ -3,6 +3,7 @@
 import { choose } from "./dialogs";
 import { randomId } from "./layers";
 import { add, invert, moveBox, qAxis, qMul, qRotate, qUnit } from "./math";
+import { paint } from "./phases";
 import type { Session } from "./session";
 import { merge, placeAt, putKeyframe, removeKeyframe, setGap, split } from "./tracks";
 import type { Annotation, Box, Change, Phase, Track3D, Vec3 } from "./types";
@@ -79,15 +80,17 @@ export function current(session: Session): { track: Track3D; stamp: number; box:
   return placed && { track, stamp, box: placed.box };
 }
 
-export function adjust(session: Session, what: "move" | "size" | "yaw", axis: 0 | 1 | 2, by: number): void {
+export function adjust(session: Session, what: "move" | "size" | "turn", axis: 0 | 1 | 2, by: number): void {
   if (!mine(session)) return;
   const at = current(session);
   if (!at) return;
   const { track, stamp, box } = at;
   // Small things move in small steps: a tenth of the size at most.
-  const step = what === "yaw" ? by : Math.sign(by) * Math.min(Math.abs(by), Math.abs(by) * Math.max(...box.size_lwh_m));
+  const step = what === "turn" ? by : Math.sign(by) * Math.min(Math.abs(by), Math.abs(by) * Math.max(...box.size_lwh_m));
   let next: Box;
-  if (what === "yaw") next = { ...box, quaternion_wxyz: qUnit(qMul(box.quaternion_wxyz, qAxis([0, 0, 1], by))) };
+  const about: Vec3 = [0, 0, 0];
+  about[axis] = 1;
+  if (what === "turn") next = { ...box, quaternion_wxyz: qUnit(qMul(box.quaternion_wxyz, qAxis(about, by))) };
   else if (what === "move") {
     const v: Vec3 = [0, 0, 0];
     v[axis] = step;
@@ -228,30 +231,32 @@ export function deleteSelected(session: Session): void {
   session.select(null);
 }
 
-// Accepts a proposal: a copy in the own layer that says where it came from.
-export function copyToOwn(session: Session, _event?: unknown): void {
+// Accepts a proposal: a copy in the own layer that says where it came from. Phases are laid over
+// what the own tier holds there; a 3D object takes the place of the own track of the same object.
+export function copyToOwn(session: Session, all = false): void {
   const s = session.selection;
   if (!s) return;
-  if (s.layer === session.layers.active) return session.say("this is in your layer already");
-  const chosen = session.layers.get(s.layer, s.collection, s.id);
+  const { layers } = session;
+  if (s.layer === layers.active) return session.say("this is in your layer already");
+  const chosen = layers.get(s.layer, s.collection, s.id);
   if (!chosen) return;
-  let items = [chosen];
-  if (_event === true && s.collection === "phases")
-    items = session.layers.all<Phase>("phases", s.layer).map((p) => p.item).filter((p) => p.tier === chosen.tier);
-  else if (_event === true) items = session.layers.all(s.collection, s.layer).map((p) => p.item);
-  const revision = session.layers.rows.find((r) => r.name === s.layer)?.revision ?? session.layers.docs.get(s.layer)?.standing.revision ?? 0;
-  const changes = items.map((item) => {
-    const id = `${item.id.split("@")[0]}-${randomId().slice(0, 6)}`;
-    const after: Annotation = {
-      ...item,
-      id,
-      provenance: { author: session.api.api.user, derived_from: [{ layer: s.layer, revision }] },
-    };
-    delete after.parent_id; // the parent of another layer is not in this one
-    return { collection: s.collection, id, after };
+  const theirs = layers.all(s.collection, s.layer).map((row) => row.item);
+  const items = all ? theirs.filter((item) => item.tier === chosen.tier) : [chosen];
+  const revision = layers.rows.find((r) => r.name === s.layer)?.revision ?? layers.docs.get(s.layer)?.standing.revision ?? 0;
+  const provenance = { author: session.api.api.user, derived_from: [{ layer: s.layer, revision }] };
+  const own = layers.all<Track3D>("tracks_3d", layers.active).map((row) => row.item);
+  const copies = items.map((item): Annotation => {
+    const same = s.collection === "tracks_3d" ? own.find((t) => t.object_id === item.object_id) : undefined;
+    const copy = { ...item, id: same?.id ?? `${item.id.split("@")[0]}-${randomId().slice(0, 6)}`, provenance };
+    delete (copy as Annotation).parent_id; // the parent of another layer is not in this one
+    return copy;
   });
-  const first = changes[items.indexOf(chosen)];
-  void session.layers.edit(changes);
-  session.select({ layer: session.layers.active, collection: s.collection, id: first.id });
+  const changes =
+    s.collection === "phases"
+      ? paint(session, (chosen as Phase).tier, ...(copies as Phase[]))
+      : copies.map((after) => ({ collection: s.collection, id: after.id, after }));
+  const replaced = copies.filter((copy) => layers.get(layers.active, s.collection, copy.id)).length;
+  if (replaced) session.say(replaced === 1 ? `replaces your ${chosen.object_id}` : `replaces ${replaced} of your tracks`);
+  void layers.edit(changes);
+  session.select({ layer: layers.active, collection: s.collection, id: copies[items.indexOf(chosen)].id });
 }
-

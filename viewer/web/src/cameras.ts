@@ -91,6 +91,7 @@ export class CameraTile {
       this.drawnKey = key;
       this.drawOverlay();
     }
+    this.element.classList.toggle("focus", this.session.focus === this.stream.name);
     this.readout();
   }
 
@@ -267,6 +268,11 @@ export class CameraPanel implements Panel {
 
   update(): void {
     for (const tile of this.tiles) tile.update();
+  }
+
+  // Scrolls to a camera.
+  reveal(stream: string): void {
+    this.tiles.find((t) => t.stream.name === stream)?.element.scrollIntoView({ block: "nearest" });
   }
 
   settled(): boolean {

@@ -170,6 +170,12 @@ export class CloudObject {
     this.cloud = cloud;
   }
 
+  clear(): void {
+    this.points.geometry.setDrawRange(0, 0);
+    this.shown = -1;
+    this.cloud = null;
+  }
+
   style(mode: number, size: number, low: number, high: number, far: number): void {
     const u = this.material.uniforms;
     u.mode.value = mode === 0 && !this.cloud?.intensity ? 1 : mode;

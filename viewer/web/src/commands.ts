@@ -20,6 +20,7 @@ interface Command {
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 
 const boxSelected = (s: Session) => s.selection?.collection === "tracks_3d";
+const eventSelected = (s: Session) => s.selection?.collection === "events";
 const phaseSelected = (s: Session) => s.selection?.collection === "phases";
 
 export function faster(clock: Clock, by: 1 | -1): void {
@@ -35,21 +36,32 @@ function step(session: Session, by: number): void {
 }
 
 function setEdge(session: Session, edge: "start" | "end"): void {
+  if (eventSelected(session)) return moveEvent(session, session.clock.t);
   const phase = session.selected<Phase>("phases");
   if (phase && own(session)) void session.layers.edit(phases.moveEdge(session, phase, edge, session.clock.t));
 }
 
+// One frame of the stream in focus.
 function nudge(session: Session, edge: "start" | "end", by: number): void {
+  const stamps = session.stamps.get(session.focus || session.cameraStreams()[0]?.name || "");
+  const frame = (t: number) => (stamps ? stamps.step(t, by) : t + by * 1e7);
+  const event = session.selected<EventMark>("events");
+  if (event) return moveEvent(session, frame(event.stamp_ns));
   const phase = session.selected<Phase>("phases");
   if (!phase || !own(session)) return;
-  const at = edge === "start" ? phase.start_ns : phase.end_ns;
-  const stamps = session.stamps.get(session.focus || session.cameraStreams()[0]?.name || "");
-  const to = stamps ? stamps.step(at, by) : at + by * 1e7;
+  const to = frame(edge === "start" ? phase.start_ns : phase.end_ns);
   const changes = phases.moveEdge(session, phase, edge, to);
   if (changes.length) {
     void session.layers.edit(changes);
     session.clock.seek(to);
   }
+}
+
+function moveEvent(session: Session, to: number): void {
+  const event = session.selected<EventMark>("events");
+  if (!event || !own(session) || to === event.stamp_ns) return;
+  void session.layers.edit([{ collection: "events", id: event.id, after: { ...event, stamp_ns: to } }]);
+  session.clock.seek(to);
 }
 
 // Whether the selection may be changed; says so when it may not.
@@ -70,7 +82,7 @@ async function newPhase(session: Session): Promise<void> {
   if (end - clock.t < phases.SHORTEST) return session.say("no room for a phase here");
   phases.useLabel(tier, label);
   const phase = phases.newPhase(session, tier, clock.t, end, label);
-  void session.layers.edit(phases.paint(session, phase));
+  void session.layers.edit(phases.paint(session, phase.tier, phase));
   session.select({ layer: session.layers.active, collection: "phases", id: phase.id });
 }
 
@@ -165,6 +177,12 @@ function cycleTier(session: Session): void {
 
 const G = { time: "Time", label: "Phases and events", box: "3D boxes", all: "Everything" };
 
+// About an axis of the box; `positive` is the key that turns it the positive way.
+function turn(session: Session, e: KeyboardEvent, axis: 0 | 1 | 2, positive: string): void {
+  const degrees = (e.key.toLowerCase() === positive ? 1 : -1) * (e.shiftKey ? 1 : 5);
+  adjust(session, "turn", axis, (degrees * Math.PI) / 180);
+}
+
 export function commands(actions: Record<string, () => unknown>): Command[] {
   const box = (axis: 0 | 1 | 2, by: number) => (s: Session, e: KeyboardEvent) => adjust(s, "move", axis, by * (e.shiftKey ? 0.01 : 0.1));
   const size = (axis: 0 | 1 | 2, by: number) => (s: Session, e: KeyboardEvent) => adjust(s, "size", axis, by * (e.shiftKey ? 0.01 : 0.1));
@@ -183,9 +201,9 @@ export function commands(actions: Record<string, () => unknown>): Command[] {
     { keys: ["n"], what: "new phase from the cursor on", group: G.label, run: newPhase },
     { keys: ["1…9"], what: "while playing, hold: label as long as held; paused: relabel the selected phase", group: G.label, run: () => {} },
     { keys: ["v"], what: "event at the cursor", group: G.label, run: newEvent },
-    { keys: ["["], what: "phase starts at the cursor", group: G.label, run: (s) => setEdge(s, "start") },
+    { keys: ["["], what: "phase starts at the cursor; event: to the cursor", group: G.label, run: (s) => setEdge(s, "start") },
     { keys: ["]"], what: "phase ends at the cursor", group: G.label, run: (s) => setEdge(s, "end") },
-    { keys: ["Alt+ArrowLeft", "Alt+ArrowRight"], what: "phase start one frame earlier, later", group: G.label, run: (s, e) => nudge(s, "start", e.key === "ArrowLeft" ? -1 : 1) },
+    { keys: ["Alt+ArrowLeft", "Alt+ArrowRight"], what: "phase start, or event, one frame earlier, later", group: G.label, run: (s, e) => nudge(s, "start", e.key === "ArrowLeft" ? -1 : 1) },
     { keys: ["Alt+Shift+ArrowLeft", "Alt+Shift+ArrowRight"], what: "phase end one frame earlier, later", group: G.label, run: (s, e) => nudge(s, "end", e.key === "ArrowLeft" ? -1 : 1) },
     {
       keys: ["s"],
@@ -219,8 +237,10 @@ export function commands(actions: Record<string, () => unknown>): Command[] {
     { keys: ["ArrowUp", "ArrowDown"], what: "move along its length by 0.1 m (Shift: 0.01 m)", group: G.box, when: boxSelected, run: (s, e) => box(0, e.key === "ArrowUp" ? 1 : -1)(s, e) },
     { keys: ["ArrowLeft", "ArrowRight"], what: "move sideways", group: G.box, when: boxSelected, run: (s, e) => box(1, e.key === "ArrowLeft" ? 1 : -1)(s, e) },
     { keys: ["PageUp", "PageDown"], what: "move up, down", group: G.box, when: boxSelected, run: (s, e) => box(2, e.key === "PageUp" ? 1 : -1)(s, e) },
-    { keys: ["q", "e"], what: "turn left, right by 5° (Shift: 1°)", group: G.box, when: boxSelected, run: (s, e) => adjust(s, "yaw", 2, ((e.key.toLowerCase() === "q" ? 1 : -1) * (e.shiftKey ? 1 : 5) * Math.PI) / 180) },
-    { keys: ["r"], what: "turn half way round (wrong heading)", group: G.box, when: boxSelected, run: (s) => adjust(s, "yaw", 2, Math.PI) },
+    { keys: ["q", "e"], what: "turn left, right by 5° (Shift: 1°)", group: G.box, when: boxSelected, run: (s, e) => turn(s, e, 2, "q") },
+    { keys: ["Alt+q", "Alt+e"], what: "roll left, right by 5° (Shift: 1°)", group: G.box, when: boxSelected, run: (s, e) => turn(s, e, 0, "e") },
+    { keys: ["Alt+PageUp", "Alt+PageDown"], what: "pitch up, down by 5° (Shift: 1°)", group: G.box, when: boxSelected, run: (s, e) => turn(s, e, 1, "pagedown") },
+    { keys: ["r"], what: "turn half way round (wrong heading)", group: G.box, when: boxSelected, run: (s) => adjust(s, "turn", 2, Math.PI) },
     { keys: ["Ctrl+ArrowUp", "Ctrl+ArrowDown"], what: "longer, shorter", group: G.box, when: boxSelected, run: (s, e) => size(0, e.key === "ArrowUp" ? 1 : -1)(s, e) },
     { keys: ["Ctrl+ArrowRight", "Ctrl+ArrowLeft"], what: "wider, narrower", group: G.box, when: boxSelected, run: (s, e) => size(1, e.key === "ArrowRight" ? 1 : -1)(s, e) },
     { keys: ["Ctrl+PageUp", "Ctrl+PageDown"], what: "taller, flatter", group: G.box, when: boxSelected, run: (s, e) => size(2, e.key === "PageUp" ? 1 : -1)(s, e) },
@@ -233,7 +253,7 @@ export function commands(actions: Record<string, () => unknown>): Command[] {
     { keys: ["d"], what: "copy of the box beside it", group: G.box, when: boxSelected, run: cloneTrack },
 
     { keys: ["c"], what: "label or class of the selection", group: G.all, run: relabel },
-    { keys: ["Enter"], what: "accept: copy the selection of another layer into yours", group: G.all, run: copyToOwn },
+    { keys: ["Enter"], what: "accept: copy the selection of another layer into yours", group: G.all, run: (s) => copyToOwn(s) },
     { keys: ["Shift+Enter"], what: "accept everything of that layer's tier", group: G.all, run: (s) => copyToOwn(s, true) },
     { keys: ["Delete", "Backspace"], what: "remove the selection", group: G.all, run: deleteSelected },
     { keys: ["Ctrl+z"], what: "undo", group: G.all, run: (s) => s.layers.undo() },
@@ -302,7 +322,7 @@ export function listen(session: Session, timeline: TimelinePanel, actions: Recor
     if (!g || session.clock.t - g.start < 2e7) return;
     phases.useLabel(session.tier, g.label);
     const phase = phases.newPhase(session, session.tier, g.start, session.clock.t, g.label);
-    void session.layers.edit(phases.paint(session, phase));
+    void session.layers.edit(phases.paint(session, phase.tier, phase));
     session.select({ layer: session.layers.active, collection: "phases", id: phase.id });
   };
 

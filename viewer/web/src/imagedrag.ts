@@ -53,7 +53,7 @@ export function startImageDrag(session: Session, tile: CameraTile, event: Pointe
     } else where = scale(ray, norm(centre));
     if (!where || norm(sub(where, centre)) > 200) return;
     next = putKeyframe(track, stamp, { ...placed.box, center_m: apply(frame_SE3_camera, where) });
-    session.layers.preview("tracks_3d", track.id, next as Annotation);
+    session.layers.preview({ collection: "tracks_3d", id: track.id, after: next as Annotation });
   };
   const end = () => {
     drag.active = false;

@@ -102,18 +102,35 @@ export class Layers {
     return this.docs.get(layer)?.items.get(collection)?.get(id);
   }
 
-  // Shows an annotation as it would be, without journalling; null takes the preview back.
-  preview(collection: string, id: string, annotation: Annotation | null): void {
-    this.previewed = annotation ? { collection, id, annotation } : null;
+  // Shows annotations of the active layer as they would be, without journalling; nothing takes the
+  // previews back.
+  preview(...changes: Change[]): void {
+    this.previews = new Map(changes.map((change) => [change.id, change]));
     this.changed();
   }
 
-  previewed: { collection: string; id: string; annotation: Annotation } | null = null;
+  previews = new Map<string, Change>();
+
+  // As `all`, with the previews in their places.
+  drawn<T extends Annotation>(collection: string, layer?: string): { layer: string; item: T }[] {
+    const rows = this.all<T>(collection, layer);
+    if (!this.previews.size || (layer && layer !== this.active)) return rows;
+    const own = new Set<string>();
+    const out = rows.flatMap((row) => {
+      const change = row.layer === this.active ? this.previews.get(row.item.id) : undefined;
+      if (!change) return [row];
+      own.add(row.item.id);
+      return change.after ? [{ layer: row.layer, item: change.after as T }] : [];
+    });
+    for (const { collection: of, id, after } of this.previews.values())
+      if (of === collection && after && !own.has(id)) out.push({ layer: this.active, item: after as T });
+    return out;
+  }
 
   edit(changes: Change[]): Promise<void> {
     const doc = this.document;
     if (!doc || !changes.length) return Promise.resolve();
-    this.previewed = null;
+    this.previews.clear();
     const request = `${this.api.api.user}-${Date.now().toString(36)}-${randomId()}`;
     this.push({ kind: "edit", layer: this.active, changes, request, base: doc.standing.revision, stale: false });
     for (const change of changes) put(doc, change);

@@ -7,6 +7,7 @@ import { Clock } from "./clock";
 import { listen } from "./commands";
 import { ask, decide } from "./dialogs";
 import { clear, clockTime, h, reserveColours, themeChanged } from "./dom";
+import { Worklist } from "./findings";
 import { Frames, type PoseSeries } from "./frames";
 import { type Conflict, Layers } from "./layers";
 import { setChangePoints } from "./phases";
@@ -102,15 +103,8 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   const tactile = new TactilePanel(session);
   const timeline = new TimelinePanel(session);
   const sound = new Sound(session);
-  let finding = -1;
-  const jump = (f: Finding) => {
-    finding = sidebar.findings.indexOf(f);
-    clock.pause();
-    if (f.stream && session.stream(f.stream)) session.focus = f.stream;
-    if (f.id && f.layer) session.select({ layer: f.layer, collection: f.collection ?? "", id: f.id });
-    if (f.stamp_ns !== undefined) clock.seek(f.stamp_ns);
-    say(`${f.rule}: ${f.message}`);
-  };
+  const worklist = new Worklist(session);
+  worklist.reveal = (stream) => cameras.reveal(stream);
   const publish = async () => {
     try {
       const answer = await layers.act("publish", {});
@@ -124,13 +118,13 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
       say(merged.kept_ours.length ? `merged; kept ours of ${merged.kept_ours.length} changed by both` : "merged; publish again");
     }
   };
-  const sidebar = new Sidebar(session, { publish, jump });
-  timeline.onFinding = jump;
+  const sidebar = new Sidebar(session, worklist, publish);
+  timeline.onFinding = (finding, place) => worklist.jump(finding, place);
 
   const panels: Panel[] = [cameras, scene, signals, tactile, timeline, sidebar];
   const actions = {
-    nextFinding: () => sidebar.findings.length && jump(sidebar.findings[(finding + 1) % sidebar.findings.length]),
-    previousFinding: () => sidebar.findings.length && jump(sidebar.findings.at((finding > 0 ? finding : sidebar.findings.length) - 1)!),
+    nextFinding: () => worklist.step(1),
+    previousFinding: () => worklist.step(-1),
     publish,
     theme: () => {
       session.preferences.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
@@ -156,8 +150,8 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   let labelFindings: Finding[] = [];
   let allFindings: Finding[] = [];
   const show = () => {
-    sidebar.findings = [...labelFindings, ...allFindings];
-    timeline.findings = sidebar.findings;
+    worklist.set([...labelFindings, ...allFindings]);
+    timeline.findings = worklist.findings;
     session.touch();
   };
   const check = async () => {
@@ -223,7 +217,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     cameras,
     scene,
     timeline,
-    sidebar,
+    worklist,
     panels,
     settled,
     seek: async (at: number) => {
@@ -283,7 +277,6 @@ function connect(session: Session, timeline: TimelinePanel): void {
     if (message.type === "operation") void session.layers.receive(message.layer, message.operation);
     if (message.type === "presence") {
       timeline.people = message.people.filter((p: any) => p.user !== api.user && typeof p.t === "number");
-      session.touch();
     }
   };
   socket.onclose = () => {

@@ -11,13 +11,15 @@ export function setChangePoints(points: { stamp_ns: number; label: string }[]): 
   changePoints = points;
 }
 
-export function snap(session: Session, t: number, reach: number): number {
+// What a boundary is drawn to within `reach`: change points, other boundaries, events and `cursor`;
+// else the nearest stamp of the stream in focus.
+export function snap(session: Session, t: number, reach: number, cursor: number): number {
   const own = session.layers.all<Phase>("phases").flatMap((p) => [p.item.start_ns, p.item.end_ns]);
   const events = session.layers.all<EventMark>("events").map((e) => e.item.stamp_ns);
   const selected = session.selected<Phase>("phases");
   let best = t;
   let distance = reach;
-  for (const at of [...changePoints.map((p) => p.stamp_ns), ...own, ...events, session.clock.t]) {
+  for (const at of [...changePoints.map((p) => p.stamp_ns), ...own, ...events, cursor]) {
     if (selected && (at === selected.start_ns || at === selected.end_ns)) continue;
     if (Math.abs(at - t) < distance) [best, distance] = [at, Math.abs(at - t)];
   }
@@ -80,10 +82,17 @@ export function moveEdge(session: Session, phase: Phase, edge: "start" | "end", 
   return changes;
 }
 
-export function movePhase(phase: Phase, start: number): Change[] {
-  const at = Math.max(0, Math.round(start));
-  if (at === phase.start_ns) return [];
-  return [put({ ...phase, start_ns: at, end_ns: at + phase.end_ns - phase.start_ns })];
+// Moves a whole phase, between its neighbours.
+export function movePhase(session: Session, phase: Phase, start: number): Change[] {
+  const length = phase.end_ns - phase.start_ns;
+  let [low, high] = [0, session.clock.duration - length];
+  for (const p of inTier(session, phase.tier)) {
+    if (p.id === phase.id) continue;
+    if (p.end_ns <= phase.start_ns) low = Math.max(low, p.end_ns);
+    if (p.start_ns >= phase.end_ns) high = Math.min(high, p.start_ns - length);
+  }
+  const at = Math.min(Math.max(Math.round(start), low), Math.max(low, high));
+  return at === phase.start_ns ? [] : [put({ ...phase, start_ns: at, end_ns: at + length })];
 }
 
 export function splitAt(phase: Phase, t: number): Change[] {
@@ -98,21 +107,27 @@ export function mergeNext(session: Session, phase: Phase): Change[] {
   return next ? [put({ ...phase, end_ns: next.end_ns }), drop(next)] : [];
 }
 
-// A phase laid over what is there: neighbours are cut back, swallowed ones go.
-export function paint(session: Session, phase: Phase): Change[] {
-  const changes: Change[] = [];
-  for (const p of inTier(session, phase.tier)) {
-    if (p.id === phase.id || p.end_ns <= phase.start_ns || p.start_ns >= phase.end_ns) continue;
-    const left = p.start_ns < phase.start_ns;
-    const right = p.end_ns > phase.end_ns;
-    if (left && right) {
-      changes.push(put({ ...p, end_ns: phase.start_ns }));
-      changes.push(put({ ...p, id: `phase-${randomId()}`, start_ns: phase.end_ns }));
-    } else if (left) changes.push(put({ ...p, end_ns: phase.start_ns }));
-    else if (right) changes.push(put({ ...p, start_ns: phase.end_ns }));
-    else changes.push(drop(p));
-  }
-  return [...changes, put(phase)];
+// Phases laid over what is in their tier: neighbours are cut back, swallowed ones go. In a tier whose
+// labels may overlap nothing is cut.
+export function paint(session: Session, tier: string, ...laid: Phase[]): Change[] {
+  const before = new Map(inTier(session, tier).map((p) => [p.id, p]));
+  const ids = new Set(laid.map((p) => p.id));
+  let rest = [...before.values()].filter((p) => !ids.has(p.id));
+  if (session.taxonomy.tiers.find((t) => t.name === tier)?.exclusive !== false)
+    for (const phase of laid) rest = rest.flatMap((p) => cut(p, phase));
+  const left = new Set(rest.map((p) => p.id));
+  const dropped = [...before.values()].filter((p) => !left.has(p.id) && !ids.has(p.id));
+  const changed = rest.filter((p) => before.get(p.id) !== p);
+  return [...dropped.map(drop), ...[...changed, ...laid].map(put)];
+}
+
+// What is left of a phase beside another.
+function cut(p: Phase, by: Phase): Phase[] {
+  if (p.end_ns <= by.start_ns || p.start_ns >= by.end_ns) return [p];
+  const out: Phase[] = [];
+  if (p.start_ns < by.start_ns) out.push({ ...p, end_ns: by.start_ns });
+  if (p.end_ns > by.end_ns) out.push({ ...p, id: out.length ? `phase-${randomId()}` : p.id, start_ns: by.end_ns });
+  return out;
 }
 
 export { drop, put };

@@ -3,25 +3,30 @@
 
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
-import { commitBox, countPoints, current, look } from "./boxes";
-import { CloudObject, CloudSource } from "./clouds";
+import { countPoints, current, look } from "./boxes";
+import { CloudLayer } from "./cloudlayer";
 import { colourOf, fit, h, theme } from "./dom";
-import { Lens } from "./lens";
-import { add, apply, corners, EDGES, heading, invert, moveBox, type Pose, qInv, qRotate, sub } from "./math";
-import { drawSideViews, type SideView, sideViews, startSideDrag } from "./sideviews";
+import { add, corners, EDGES, heading, moveBox, type Pose, qRotate, sub } from "./math";
+import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
+import { Scenery } from "./scenery";
 import type { Panel, Session } from "./session";
-import { placeAt, putKeyframe } from "./tracks";
-import type { Annotation, Box, StreamInfo, Track3D, Vec3 } from "./types";
-import { Robot } from "./urdf";
+import { drawSideViews, type SideView, sideViews, startSideDrag, zoomSideViews } from "./sideviews";
+import { placeAt } from "./tracks";
+import type { Box, StreamInfo, Track3D, Vec3 } from "./types";
 
-const MOST_TRAJECTORY = 4000;
 const SOFTWARE_BUDGET = 50_000;
-const BUDGET = 1_000_000;
+const BUDGETS = [50_000, 200_000, 1_000_000];
+const MERGED = [1, 5, 15, 41];
+const COLOURS = ["intensity", "height", "distance"];
 
-interface Joints {
-  stream: string;
-  names: string[];
-  values: Float64Array;
+// A box as it stands at the cursor, in scene coordinates.
+export interface SceneBox {
+  layer: string;
+  collection: string;
+  track: Track3D;
+  box: Box;
+  ghost: boolean;
+  selected: boolean;
 }
 
 export class ScenePanel implements Panel {
@@ -33,12 +38,10 @@ export class ScenePanel implements Panel {
   private readonly canvas: HTMLCanvasElement;
   private readonly overlay: HTMLCanvasElement;
   private readonly info: HTMLElement;
-  private readonly clouds: { stream: StreamInfo; frame: string; source: CloudSource; object: CloudObject; loading: number; failed: boolean }[] = [];
-  private readonly frustums: { frame: string; stream: string; lines: THREE.LineSegments }[] = [];
+  private readonly bar: HTMLElement;
+  readonly clouds: CloudLayer[];
+  private readonly scenery: Scenery;
   private readonly lines = new THREE.LineSegments(new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ vertexColors: true }));
-  private readonly trajectories: { frame: string; line: THREE.Line }[] = [];
-  private robot: Robot | null = null;
-  private joints: Joints[] = [];
   private origin: Vec3 = [0, 0, 0];
   private mode = 1;
   private key = "";
@@ -46,6 +49,7 @@ export class ScenePanel implements Panel {
   private views: SideView[] = [];
   private placedCamera = false;
   private counted = { key: "", text: "" };
+  private limits: { budget: number; merged: number };
   readonly software: boolean;
   frame: string;
   // Milliseconds of the last render, for measuring.
@@ -56,75 +60,69 @@ export class ScenePanel implements Panel {
     this.canvas = h("canvas", { class: "gl", "aria-label": "3D scene" });
     this.overlay = h("canvas", { class: "overlay", tabIndex: 0, "aria-label": "3D scene, labels" });
     this.info = h("span", { class: "delta" });
+    this.software = rendersInSoftware();
+    // Without a GPU every sample of a pixel costs as much as the pixel.
+    const antialias = !this.software;
+    this.renderer = new THREE.WebGLRenderer({ canvas: this.canvas, antialias, preserveDrawingBuffer: true, powerPreference: "high-performance" });
+    this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
     const frames = session.frames.all();
-    const cloud = session.cloudStreams().find((s) => s.kind === "sweep") ?? session.cloudStreams()[0];
+    const streams = session.cloudStreams();
+    const cloud = streams.find((s) => s.kind === "sweep") ?? streams[0];
     const start = cloud?.frame_id ?? session.sensorOf(session.cameraStreams()[0] ?? ({} as StreamInfo))?.frame_id;
     this.frame = start ? session.frames.root(start) : (frames[0] ?? "");
-    const frameSelect = h("select", { "aria-label": "frame that stands still", onchange: () => this.setFrame(frameSelect.value) }, ...frames.map((name) => h("option", { value: name, selected: name === this.frame }, name)));
-    const colourSelect = h(
-      "select",
-      { "aria-label": "colour of points", onchange: () => { this.mode = colourSelect.selectedIndex; this.dirty = true; } },
-      ...["intensity", "height", "distance"].map((name, i) => h("option", { selected: i === this.mode }, name)),
-    );
-    this.element = h(
-      "section",
-      { class: "scene", "aria-label": "3D scene" },
-      this.canvas,
-      this.overlay,
-      h("div", { class: "scene-bar" }, frameSelect, colourSelect, this.info),
-    );
-    this.renderer = new THREE.WebGLRenderer({ canvas: this.canvas, antialias: true, preserveDrawingBuffer: true, powerPreference: "high-performance" });
-    const gl = this.renderer.getContext();
-    const debug = gl.getExtension("WEBGL_debug_renderer_info");
-    const name = debug ? String(gl.getParameter(debug.UNMASKED_RENDERER_WEBGL)) : "";
-    this.software = /swiftshader|llvmpipe|software/i.test(name);
-    // Software rendering costs about 0.3 µs a point: show fewer unless asked.
-    const budget = session.preferences.budget ?? (this.software ? SOFTWARE_BUDGET : BUDGET);
-    const budgetSelect = h(
-      "select",
-      { "aria-label": "most points shown", onchange: () => this.setBudget(Number(budgetSelect.value)) },
-      ...[50_000, 200_000, 1_000_000].map((n) => h("option", { value: n, selected: n === budget }, n >= 1e6 ? "1 M points" : `${n / 1000} k points`)),
-    );
-    this.info.before(budgetSelect);
-    this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
+    const budget = session.preferences.budget ?? (this.software ? SOFTWARE_BUDGET : BUDGETS.at(-1)!);
+    this.limits = { budget, merged: 1 };
+    this.clouds = streams.map((stream) => new CloudLayer(session, stream, budget, 1));
+    this.scenery = new Scenery(session);
+    this.element = h("section", { class: "scene", "aria-label": "3D scene" }, this.canvas, this.overlay, (this.bar = this.controlsBar(frames)));
     this.camera.up.set(0, 0, 1);
     this.controls = new OrbitControls(this.camera, this.overlay);
     this.controls.enableDamping = false;
     this.controls.addEventListener("change", () => { this.dirty = true; this.lookHere(); });
-    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x556677, 2.5), this.lines);
+    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x556677, 2.5), this.lines, this.scenery.object, ...this.clouds.map((c) => c.group));
     this.lines.frustumCulled = false;
-    for (const stream of session.cloudStreams()) {
-      const frame = session.sensorOf(stream)?.frame_id ?? stream.frame_id ?? "";
-      const object = new CloudObject(stream.name);
-      this.scene.add(object.points);
-      this.clouds.push({ stream, frame, source: new CloudSource(session.api, stream.name, budget), object, loading: -1, failed: false });
-    }
-    for (const stream of session.cameraStreams()) this.addFrustum(stream);
-    void this.addTrajectories();
-    void this.addRobot();
     this.setFrame(this.frame);
     this.overlay.addEventListener("pointerdown", (e) => this.down(e));
     this.overlay.addEventListener("dblclick", (e) => this.centreOn(e));
     this.overlay.addEventListener("pointerenter", () => { if (cloud) session.focus = cloud.name; });
+    // Before the controls of the perspective view see it.
+    this.element.addEventListener("wheel", (e) => this.wheel(e), { capture: true, passive: false });
+  }
+
+  private controlsBar(frames: string[]): HTMLElement {
+    const select = <T>(title: string, options: T[], now: T, name: (option: T) => string, set: (option: T) => void) => {
+      const element = h("select", { "aria-label": title, title, onchange: () => set(options[element.selectedIndex]) }, ...options.map((o) => h("option", { selected: o === now }, name(o))));
+      return element;
+    };
+    const parts: HTMLElement[] = [select("frame that stands still", frames, this.frame, (f) => f, (f) => this.setFrame(f))];
+    if (this.clouds.length) {
+      const points = (n: number) => (n >= 1e6 ? "1 M points" : `${n / 1000} k points`);
+      parts.push(
+        select("colour of points", COLOURS, COLOURS[this.mode], (c) => c, (c) => { this.mode = COLOURS.indexOf(c); this.dirty = true; }),
+        select("most points shown", BUDGETS, this.limits.budget, points, (n) => this.limit({ ...this.limits, budget: n })),
+        select("samples merged", MERGED, 1, (n) => (n === 1 ? "1 cloud" : `${n} clouds merged`), (n) => this.limit({ ...this.limits, merged: n })),
+      );
+    }
+    return h("div", { class: "scene-bar" }, ...parts, this.info);
   }
 
   get empty(): boolean {
-    return !this.clouds.length && !this.frustums.length && !this.trajectories.length && !this.robot && !this.session.tracks().length;
+    return !this.clouds.length && this.scenery.empty && !this.session.tracks().length;
   }
 
-  setBudget(budget: number): void {
-    this.session.preferences.budget = budget;
-    for (const cloud of this.clouds) {
-      cloud.source.setBudget(budget);
-      cloud.object.shown = -1;
-    }
+  // How many points are shown at most, and of how many samples around the cursor together: what
+  // stands still is seen best in many, what moves leaves a trace.
+  limit(limits: { budget: number; merged: number }): void {
+    this.limits = limits;
+    this.session.preferences.budget = limits.budget;
+    for (const cloud of this.clouds) cloud.limit(limits.budget, limits.merged);
     this.session.touch();
   }
 
   setFrame(frame: string): void {
     this.frame = frame;
     // Far from the origin float32 loses centimetres: the scene is drawn about where it begins.
-    const first = this.clouds[0]?.frame ?? this.frustums[0]?.frame;
+    const first = this.clouds[0]?.frame ?? this.scenery.frame;
     const pose = first ? this.session.frames.transform(frame, first, 0) : null;
     this.origin = pose && Math.hypot(...pose.p) > 100 ? (pose.p.map(Math.round) as Vec3) : [0, 0, 0];
     this.placedCamera = false;
@@ -133,112 +131,21 @@ export class ScenePanel implements Panel {
   }
 
   // Pose of a frame in the scene's coordinates.
-  private pose(frame: string, t: number): Pose | null {
+  private readonly pose = (frame: string, t: number): Pose | null => {
     const pose = this.session.frames.transform(this.frame, frame, t);
     return pose && { p: sub(pose.p, this.origin), q: pose.q };
-  }
-
-  private toMatrix(pose: Pose, matrix: THREE.Matrix4): void {
-    const [w, x, y, z] = pose.q;
-    matrix.compose(new THREE.Vector3(...pose.p), new THREE.Quaternion(x, y, z, w), new THREE.Vector3(1, 1, 1));
-  }
-
-  private addFrustum(stream: StreamInfo): void {
-    const sensor = this.session.sensorOf(stream);
-    if (!sensor?.K) return;
-    const lens = new Lens(sensor);
-    const far = this.session.streams.some((s) => s.moves) ? 1.5 : 0.15;
-    const at = (u: number, v: number): Vec3 | null => {
-      const ray = lens.unproject([u * (lens.width - 1), v * (lens.height - 1)]);
-      return ray && (ray.map((x) => x * far) as Vec3);
-    };
-    const rim: Vec3[] = [];
-    for (const [u0, v0, u1, v1] of [[0, 0, 1, 0], [1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 0, 0]])
-      for (let k = 0; k < 8; k++) {
-        const p = at(u0 + ((u1 - u0) * k) / 8, v0 + ((v1 - v0) * k) / 8);
-        if (p) rim.push(p);
-      }
-    const points: number[] = [];
-    rim.forEach((p, i) => {
-      points.push(...p, ...rim[(i + 1) % rim.length]);
-      if (i % 8 === 0) points.push(0, 0, 0, ...p);
-    });
-    const geometry = new THREE.BufferGeometry();
-    geometry.setAttribute("position", new THREE.Float32BufferAttribute(points, 3));
-    const lines = new THREE.LineSegments(geometry, new THREE.LineBasicMaterial({ color: colourOf(`stream ${stream.name}`) }));
-    lines.matrixAutoUpdate = false;
-    lines.frustumCulled = false;
-    this.scene.add(lines);
-    this.frustums.push({ frame: sensor.frame_id, stream: stream.name, lines });
-  }
-
-  private async addTrajectories(): Promise<void> {
-    const { api } = this.session;
-    for (const stream of this.session.streams) {
-      if (!stream.position || !stream.frame_id || !stream.count) continue;
-      const step = Math.max(1, Math.ceil(stream.count / MOST_TRAJECTORY));
-      const data = await api.api.binary(`${api.data("values", stream.name, stream.position)}&step=${step}`);
-      const values = new Float64Array(data, 8);
-      const base = values.slice(0, 3);
-      const positions = Float32Array.from(values, (v, i) => v - base[i % 3]);
-      const geometry = new THREE.BufferGeometry();
-      geometry.setAttribute("position", new THREE.BufferAttribute(positions, 3));
-      const line = new THREE.Line(geometry, new THREE.LineBasicMaterial({ color: colourOf(`stream ${stream.name}`) }));
-      line.matrixAutoUpdate = false;
-      line.frustumCulled = false;
-      line.userData.base = base;
-      this.scene.add(line);
-      this.trajectories.push({ frame: stream.frame_id, line });
-      this.session.touch();
-    }
-  }
-
-  private async addRobot(): Promise<void> {
-    const { api } = this.session;
-    for (const stream of this.session.streams.filter((s) => s.kind === "text" && s.count))
-      try {
-        const text = await (await api.api.blob(api.data("text", stream.name, 0))).text();
-        if (!text.includes("<robot")) continue;
-        this.robot = new Robot(text);
-        this.scene.add(this.robot.object);
-        break;
-      } catch (error) {
-        console.warn(`${stream.name}:`, error);
-      }
-    if (!this.robot) return;
-    for (const stream of this.session.streams) {
-      const field = stream.fields.position ?? stream.fields.data;
-      const names = field?.channels;
-      if (stream.kind !== "signal" || !names?.some((n) => this.robot!.joints.has(n)) || stream.count * names.length > 4e6) continue;
-      const data = await api.api.binary(api.data("values", stream.name, stream.fields.position ? "position" : "data"));
-      this.joints.push({ stream: stream.name, names, values: new Float64Array(data, 8) });
-    }
-    this.session.touch();
-  }
+  };
 
   settled(): boolean {
-    return !this.element.clientWidth || this.clouds.every((c) => c.failed || c.object.shown === (this.session.stamps.get(c.stream.name)?.nearest(this.session.clock.t) ?? -1));
+    return !this.element.clientWidth || this.clouds.every((cloud) => cloud.settled(this.session.clock.t));
   }
 
   update(): void {
     const { session } = this;
-    if (!this.element.clientWidth) return;
-    for (const cloud of this.clouds) {
-      const want = session.stamps.get(cloud.stream.name)!.nearest(session.clock.t);
-      if (want < 0 || want === cloud.object.shown) continue;
-      const ready = cloud.source.peek(want);
-      if (ready) {
-        cloud.object.set(want, ready);
-        this.dirty = true;
-      } else if (cloud.loading < 0) {
-        cloud.loading = want;
-        cloud.source.get(want).then(
-          () => { cloud.loading = -1; cloud.failed = false; },
-          (error) => { cloud.loading = -1; cloud.failed = true; cloud.object.shown = want; session.say(`${cloud.stream.name}: ${error.message}`, "bad"); },
-        );
-      }
-    }
-    const key = `${session.clock.t} ${session.revision} ${this.element.clientWidth}x${this.element.clientHeight} ${theme().panel}`;
+    const [width, height] = [this.element.clientWidth, this.element.clientHeight];
+    if (!width) return;
+    for (const cloud of this.clouds) if (cloud.load(session.clock.t)) this.dirty = true;
+    const key = `${session.clock.t} ${session.revision} ${width}x${height} ${theme().panel}`;
     if (key !== this.key) {
       this.key = key;
       this.dirty = true;
@@ -249,59 +156,34 @@ export class ScenePanel implements Panel {
     }
   }
 
-  // Boxes as they stand at the cursor, in scene coordinates.
-  private boxes(): { layer: string; track: Track3D; box: Box; ghost: boolean; selected: boolean }[] {
+  private boxes(): SceneBox[] {
     const { session } = this;
-    const out = [];
-    for (const { layer, item } of session.tracks()) {
+    const out: SceneBox[] = [];
+    for (const { layer, item, collection } of session.tracks()) {
       const placed = placeAt(item, session.clock.t, session.frames, session.tolerance(item));
       const selected = session.isSelected(item.id);
       if (!placed || (placed.ghost && !selected)) continue;
       const pose = this.pose(item.frame_id, session.clock.t);
-      if (pose) out.push({ layer, track: item, box: moveBox(pose, placed.box), ghost: placed.ghost, selected });
+      if (pose) out.push({ layer, collection, track: item, box: moveBox(pose, placed.box), ghost: placed.ghost, selected });
     }
     return out;
   }
 
   private render(): void {
     const started = performance.now();
-    const { session } = this;
-    const { t } = session.clock;
+    const { t } = this.session.clock;
     const width = this.element.clientWidth;
     const height = this.element.clientHeight;
     const size = this.renderer.getSize(new THREE.Vector2());
     if (size.x !== width || size.y !== height) this.renderer.setSize(width, height, false);
     this.scene.background = new THREE.Color(theme().panel);
-    let far = 1;
+    // In a camera's own frame height means nothing.
+    const mode = this.mode === 1 && this.optical() ? 2 : this.mode;
     for (const cloud of this.clouds) {
-      const stamps = session.stamps.get(cloud.stream.name)!;
-      const pose = cloud.object.shown >= 0 ? this.pose(cloud.frame, stamps.ns[cloud.object.shown]) : null;
-      cloud.object.points.visible = pose !== null && cloud.object.cloud !== null;
-      if (!pose) continue;
-      this.toMatrix(pose, cloud.object.points.matrix);
-      cloud.object.points.matrixWorldNeedsUpdate = true;
-      if (cloud.object.cloud) far = Math.max(far, cloud.object.cloud.step * 32_000);
-      const sweep = cloud.stream.kind === "sweep";
-      const ground = sweep ? pose.p[2] - 2.2 : 0;
-      // In a camera's own frame height means nothing.
-      const mode = this.mode === 1 && this.optical() ? 2 : this.mode;
-      cloud.object.style(mode, (sweep ? 2 : 3) * this.renderer.getPixelRatio(), ground, ground + (sweep ? 4.5 : 0.6), sweep ? far : far * 1.5);
+      cloud.place(t, this.pose);
+      cloud.style(mode, this.renderer.getPixelRatio());
     }
-    for (const f of this.frustums) {
-      const stamps = session.stamps.get(f.stream)!;
-      const i = stamps.nearest(t);
-      const pose = this.pose(f.frame, i >= 0 ? stamps.ns[i] : t);
-      f.lines.visible = pose !== null;
-      if (pose) this.toMatrix(pose, f.lines.matrix);
-      f.lines.matrixWorldNeedsUpdate = true;
-    }
-    for (const { frame, line } of this.trajectories) {
-      const pose = this.pose(frame, t);
-      line.visible = pose !== null;
-      if (pose) this.toMatrix({ p: apply(pose, [...(line.userData.base as Float64Array)] as Vec3), q: pose.q }, line.matrix);
-      line.matrixWorldNeedsUpdate = true;
-    }
-    if (this.robot) this.placeRobot(t);
+    this.scenery.place(t, this.pose, this.frame);
     const boxes = this.boxes();
     this.drawBoxes(boxes);
     if (!this.placedCamera) this.placeCamera(boxes);
@@ -310,6 +192,7 @@ export class ScenePanel implements Panel {
     const main = this.views.length ? this.views[0].left : width;
     this.camera.aspect = main / height;
     this.camera.updateProjectionMatrix();
+    this.bar.style.maxWidth = `${main - 12}px`;
     this.renderer.setScissorTest(true);
     this.renderer.setViewport(0, 0, main, height);
     this.renderer.setScissor(0, 0, main, height);
@@ -324,27 +207,14 @@ export class ScenePanel implements Panel {
     this.drawOverlay(boxes, main);
     this.lastRenderMs = performance.now() - started;
     this.renders++;
-    const shown = this.clouds.reduce((n, c) => n + (c.object.cloud?.count ?? 0), 0);
-    const total = this.clouds.reduce((n, c) => n + (c.object.cloud?.total ?? 0), 0);
+    const clouds = this.clouds.flatMap((c) => c.clouds());
+    const shown = clouds.reduce((n, c) => n + c.count, 0);
+    const total = clouds.reduce((n, c) => n + c.total, 0);
     const share = total ? `${shown.toLocaleString("en")} of ${total.toLocaleString("en")} points` : "";
     this.info.textContent = share + (this.software ? " · software rendering" : "");
   }
 
-  private placeRobot(t: number): void {
-    const robot = this.robot!;
-    const values = new Map<string, number>();
-    for (const joints of this.joints) {
-      const i = this.session.stamps.get(joints.stream)!.nearest(t);
-      if (i >= 0) joints.names.forEach((name, k) => values.set(name, joints.values[i * joints.names.length + k]));
-    }
-    robot.set(values);
-    const pose = this.pose(robot.base, t) ?? (this.session.frames.all().includes(robot.base) ? null : this.pose(this.frame, t));
-    robot.object.visible = pose !== null;
-    if (pose) this.toMatrix(pose, robot.object.matrix);
-    robot.object.matrixWorldNeedsUpdate = true;
-  }
-
-  private drawBoxes(boxes: ReturnType<ScenePanel["boxes"]>): void {
+  private drawBoxes(boxes: SceneBox[]): void {
     const points: number[] = [];
     const colours: number[] = [];
     for (const { track, box, ghost, selected } of boxes) {
@@ -372,16 +242,16 @@ export class ScenePanel implements Panel {
   }
 
   // From behind and above whatever there is.
-  private placeCamera(boxes: ReturnType<ScenePanel["boxes"]>): void {
-    const cloud = this.clouds.find((c) => c.object.cloud && c.object.points.visible);
-    if (this.clouds.some((c) => !c.failed && c.object.shown < 0)) return;
+  private placeCamera(boxes: SceneBox[]): void {
+    if (!this.clouds.every((c) => c.settled(this.session.clock.t))) return;
     this.camera.up.set(0, this.optical() ? -1 : 0, this.optical() ? 0 : 1);
     this.controls.object = this.camera;
-    if (cloud?.stream.kind === "sweep") {
-      const pose = this.pose(cloud.frame, 0)!;
-      const back = qRotate(pose.q, [-14, 0, 0]);
-      this.controls.target.set(...add(pose.p, qRotate(pose.q, [6, 0, -1.5])));
-      this.camera.position.set(pose.p[0] + back[0], pose.p[1] + back[1], pose.p[2] + 10);
+    const sweep = this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length);
+    const sensor = sweep && this.pose(sweep.frame, 0);
+    if (sensor) {
+      const back = qRotate(sensor.q, [-14, 0, 0]);
+      this.controls.target.set(...add(sensor.p, qRotate(sensor.q, [6, 0, -1.5])));
+      this.camera.position.set(sensor.p[0] + back[0], sensor.p[1] + back[1], sensor.p[2] + 10);
     } else if (this.optical()) {
       // A frame that looks along z with y down: from behind and beside the camera.
       this.controls.target.set(0, 0.1, 0.7);
@@ -390,11 +260,7 @@ export class ScenePanel implements Panel {
       const points: Vec3[] = boxes.flatMap((b) => corners(b.box));
       const bounds = new THREE.Box3();
       for (const p of points) bounds.expandByPoint(new THREE.Vector3(...p));
-      for (const f of this.frustums) bounds.expandByPoint(new THREE.Vector3().setFromMatrixPosition(f.lines.matrix));
-      for (const { line } of this.trajectories) {
-        line.geometry.computeBoundingBox();
-        bounds.union(line.geometry.boundingBox!.clone().applyMatrix4(line.matrix));
-      }
+      this.scenery.bound(bounds);
       if (bounds.isEmpty()) bounds.set(new THREE.Vector3(-1, -1, 0), new THREE.Vector3(1, 1, 1));
       const centre = bounds.getCenter(new THREE.Vector3());
       const reach = Math.max(0.4, bounds.getSize(new THREE.Vector3()).length());
@@ -417,7 +283,7 @@ export class ScenePanel implements Panel {
     return v.z < 1 ? [((v.x + 1) / 2) * main, ((1 - v.y) / 2) * height] : null;
   }
 
-  private drawOverlay(boxes: ReturnType<ScenePanel["boxes"]>, main: number): void {
+  private drawOverlay(boxes: SceneBox[], main: number): void {
     const g = fit(this.overlay);
     if (!g) return;
     const height = this.overlay.clientHeight;
@@ -461,7 +327,7 @@ export class ScenePanel implements Panel {
     return this.counted.text;
   }
 
-  private ray(e: PointerEvent | MouseEvent, main: number): { from: Vec3; along: Vec3 } {
+  private ray(e: MouseEvent, main: number): Ray {
     const box = this.overlay.getBoundingClientRect();
     const x = ((e.clientX - box.left) / main) * 2 - 1;
     const y = 1 - ((e.clientY - box.top) / box.height) * 2;
@@ -470,32 +336,45 @@ export class ScenePanel implements Panel {
     return { from: [c.x, c.y, c.z], along: [v.x, v.y, v.z] };
   }
 
+  // Where the perspective view ends and the side views begin.
+  private get main(): number {
+    return this.views.length ? this.views[0].left : this.overlay.clientWidth;
+  }
+
+  private wheel(e: WheelEvent): void {
+    if (e.clientX - this.overlay.getBoundingClientRect().left <= this.main) return;
+    e.preventDefault();
+    e.stopPropagation();
+    zoomSideViews(Math.exp(-e.deltaY / 400));
+    this.dirty = true;
+  }
+
   // Selecting, and moving the selected box on the ground (Shift: up and down).
   private down(e: PointerEvent): void {
     if (e.button !== 0) return;
     this.overlay.focus();
-    const { session } = this;
+    const { session, main } = this;
     const rect = this.overlay.getBoundingClientRect();
     const [x, y] = [e.clientX - rect.left, e.clientY - rect.top];
     const boxes = this.boxes();
-    const main = this.views.length ? this.views[0].left : rect.width;
-    const chosen = boxes.find((b) => b.selected);
-    if (x > main) {
+    const hold = () => {
       this.controls.enabled = false;
-      const view = this.views.find((v) => x >= v.left && y >= v.top && y < v.top + v.height);
-      if (view && chosen && chosen.layer === session.layers.active)
-        startSideDrag(this.overlay, view, chosen.box, e, (box, done) => this.propose(chosen.track, box, done));
       window.addEventListener("pointerup", () => (this.controls.enabled = true), { once: true });
+    };
+    const propose = (b: SceneBox) => (box: Box, done: boolean) => {
+      const pose = this.pose(b.track.frame_id, session.clock.t);
+      if (pose) proposeBox(session, b.track, pose, box, done);
+    };
+    if (x > main) {
+      hold();
+      const view = this.views.find((v) => x >= v.left && y >= v.top && y < v.top + v.height);
+      const chosen = boxes.find((b) => b.selected);
+      if (view && chosen && chosen.layer === session.layers.active) startSideDrag(this.overlay, view, chosen.box, e, propose(chosen));
       return;
     }
     const ray = this.ray(e, main);
-    let best: (typeof boxes)[number] | null = null;
-    let nearest = Infinity;
-    for (const candidate of boxes) {
-      const distance = hitBox(candidate.box, ray.from, ray.along);
-      if (distance !== null && distance < nearest) [nearest, best] = [distance, candidate];
-    }
-    if (!best) {
+    const hit = pickBox(boxes, ray);
+    if (!hit) {
       // A plain click beside everything selects nothing; a drag turns the view.
       const still = (up: PointerEvent) => {
         if (Math.hypot(up.clientX - e.clientX, up.clientY - e.clientY) < 3 && session.selection?.collection === "tracks_3d") session.select(null);
@@ -503,94 +382,40 @@ export class ScenePanel implements Panel {
       window.addEventListener("pointerup", still, { once: true });
       return;
     }
-    if (!best.selected) return session.select({ layer: best.layer, collection: best.track.id.includes("@") ? "boxes_3d" : "tracks_3d", id: best.track.id });
-    if (best.layer !== session.layers.active) return;
-    this.controls.enabled = false;
-    const { track, box } = best;
-    const at = add(ray.from, ray.along.map((v) => v * nearest) as Vec3);
-    let moved: Box | null = null;
-    const onMove = (event: PointerEvent) => {
-      const r = this.ray(event, main);
-      // Shift: on the upright plane that faces the viewer.
-      const face: Vec3 = event.shiftKey ? normal([ray.along[0], ray.along[1], 0]) : [0, 0, 1];
-      const slope = r.along[0] * face[0] + r.along[1] * face[1] + r.along[2] * face[2];
-      const reach = ((at[0] - r.from[0]) * face[0] + (at[1] - r.from[1]) * face[1] + (at[2] - r.from[2]) * face[2]) / slope;
-      if (!(reach > 0) || reach > 500) return;
-      const delta = sub(add(r.from, r.along.map((v) => v * reach) as Vec3), at);
-      moved = { ...box, center_m: add(box.center_m, event.shiftKey ? [0, 0, delta[2]] : [delta[0], delta[1], 0]) };
-      this.propose(track, moved, false);
-    };
-    const onEnd = () => {
-      this.controls.enabled = true;
-      window.removeEventListener("pointermove", onMove);
-      if (moved) this.propose(track, moved, true);
-    };
-    window.addEventListener("pointermove", onMove);
-    window.addEventListener("pointerup", onEnd, { once: true });
-  }
-
-  // A box in scene coordinates becomes the track's keyframe: previewed, then journalled.
-  private propose(track: Track3D, box: Box, done: boolean): void {
-    const { session } = this;
-    const at = current(session);
-    const pose = this.pose(track.frame_id, session.clock.t);
-    if (!at || !pose) return;
-    const base = (session.layers.get(session.layers.active, "tracks_3d", track.id) as Track3D | undefined) ?? track;
-    let local = moveBox(invert(pose), box);
-    // The keyframe is set at the cloud's stamp: what the object did since is taken off again.
-    const then = placeAt(base, at.stamp, session.frames);
-    const now = placeAt(base, session.clock.t, session.frames, session.tolerance(base));
-    if (then && now && at.stamp !== session.clock.t) local = { ...local, center_m: add(local.center_m, sub(then.box.center_m, now.box.center_m)) };
-    if (done) commitBox(session, base, at.stamp, local);
-    else session.layers.preview("tracks_3d", track.id, putKeyframe(base, at.stamp, local) as Annotation);
+    if (!hit.box.selected) return session.select({ layer: hit.box.layer, collection: hit.box.collection, id: hit.box.track.id });
+    if (hit.box.layer !== session.layers.active) return;
+    hold();
+    startGroundDrag(hit.box.box, ray, hit.distance, (event) => this.ray(event, main), propose(hit.box));
   }
 
   // Double click: look at the point under the pointer.
   private centreOn(e: MouseEvent): void {
-    const rect = this.overlay.getBoundingClientRect();
-    const main = this.views.length ? this.views[0].left : rect.width;
-    if (e.clientX - rect.left > main) return;
+    const { main } = this;
+    if (e.clientX - this.overlay.getBoundingClientRect().left > main) return;
     const { from, along } = this.ray(e, main);
     let best: Vec3 | null = null;
     let least = 0.02;
-    for (const { object, frame, stream } of this.clouds) {
-      const cloud = object.cloud;
-      const pose = cloud && this.pose(frame, this.session.stamps.get(stream.name)!.ns[object.shown]);
-      if (!cloud || !pose) continue;
-      for (let k = 0; k < cloud.count; k++) {
-        const p = apply(pose, [0, 1, 2].map((a) => cloud.xyz[3 * k + a] * cloud.step + cloud.origin[a]) as Vec3);
-        const d = sub(p, from);
+    for (const cloud of this.clouds)
+      cloud.eachPoint((x, y, z) => {
+        const d: Vec3 = [x - from[0], y - from[1], z - from[2]];
         const reach = d[0] * along[0] + d[1] * along[1] + d[2] * along[2];
-        if (reach < 0.05) continue;
+        if (reach < 0.05) return;
         const angle = Math.hypot(d[0] - along[0] * reach, d[1] - along[1] * reach, d[2] - along[2] * reach) / reach;
-        if (angle < least) [least, best] = [angle, p];
-      }
-    }
+        if (angle < least) [least, best] = [angle, [x, y, z]];
+      });
     if (!best) return;
-    this.controls.target.set(...best);
+    this.controls.target.set(...(best as Vec3));
     this.controls.update();
     this.lookHere();
     this.dirty = true;
   }
 }
 
-function normal(v: Vec3): Vec3 {
-  const n = Math.hypot(...v) || 1;
-  return [v[0] / n, v[1] / n, v[2] / n];
+// Whether WebGL runs on the CPU here, where a point costs about 0.3 µs.
+function rendersInSoftware(): boolean {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const debug = gl?.getExtension("WEBGL_debug_renderer_info");
+  const name = gl && debug ? String(gl.getParameter(debug.UNMASKED_RENDERER_WEBGL)) : "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software/i.test(name);
 }
-
-// Distance along a ray to a box, null when it is missed.
-function hitBox(box: Box, from: Vec3, along: Vec3): number | null {
-  const q = qInv(box.quaternion_wxyz);
-  const o = qRotate(q, sub(from, box.center_m));
-  const d = qRotate(q, along);
-  let [enter, leave] = [-Infinity, Infinity];
-  for (let k = 0; k < 3; k++) {
-    const half = Math.max(box.size_lwh_m[k] / 2, 0.01);
-    const [a, b] = [(-half - o[k]) / d[k], (half - o[k]) / d[k]];
-    enter = Math.max(enter, Math.min(a, b));
-    leave = Math.min(leave, Math.max(a, b));
-  }
-  return leave >= Math.max(enter, 0) ? Math.max(enter, 0) : null;
-}
-

@@ -26,7 +26,6 @@ export interface Preferences {
   hidden?: string[];
   sizes?: Record<string, number>;
   tier?: string;
-  keys?: Record<string, string>;
   cameras?: string[];
   signals?: string[];
   budget?: number;
@@ -78,25 +77,14 @@ export class Session {
   selected<T>(collection: string): T | null {
     const s = this.selection;
     if (!s || s.collection !== collection) return null;
-    const p = this.layers.previewed;
-    if (p && p.id === s.id) return p.annotation as T;
+    const preview = s.layer === this.layers.active ? this.layers.previews.get(s.id)?.after : undefined;
+    if (preview) return preview as T;
     return (this.layers.get(s.layer, s.collection, s.id) as T | undefined) ?? null;
   }
 
   // Visible 3D tracks, single boxes as tracks of one keyframe, previews in place.
   tracks(): { layer: string; item: Track3D; collection: string }[] {
-    const previewed = this.layers.previewed;
-    const out = this.layers.all<Track3D>("tracks_3d").map((row) => ({
-      ...row,
-      collection: "tracks_3d",
-      item: previewed?.id === row.item.id ? (previewed.annotation as Track3D) : row.item,
-    }));
-    if (previewed?.collection === "tracks_3d" && !out.some((r) => r.item.id === previewed.id))
-      out.push({
-        layer: this.layers.active,
-        collection: "tracks_3d",
-        item: previewed.annotation as Track3D,
-      });
+    const out = this.layers.drawn<Track3D>("tracks_3d").map((row) => ({ ...row, collection: "tracks_3d" }));
     for (const { layer, item } of this.layers.all("boxes_3d")) {
       const box = item as any;
       out.push({

@@ -4,21 +4,16 @@ import { countPoints } from "./boxes";
 import { own } from "./commands";
 import { ask, choose } from "./dialogs";
 import { colourOf, deviation, h, seconds } from "./dom";
+import type { Worklist } from "./findings";
 import type { Panel, Session } from "./session";
 import { verdictOf } from "./timeline";
-import type { Annotation, AttributeRule, EventMark, Finding, Operation, Phase, Track3D } from "./types";
+import type { Annotation, AttributeRule, EventMark, Operation, Phase, Track3D } from "./types";
 
 const TABS = ["Labels", "Findings", "Review", "History", "Streams"] as const;
 type Tab = (typeof TABS)[number];
 
-export interface SidebarActions {
-  publish: () => unknown;
-  jump: (finding: Finding) => void;
-}
-
 export class Sidebar implements Panel {
   readonly element: HTMLElement;
-  findings: Finding[] = [];
   private tab: Tab = "Labels";
   private readonly body = h("div", { class: "side-body", role: "tabpanel" });
   private readonly tabs: Map<Tab, HTMLButtonElement>;
@@ -31,7 +26,8 @@ export class Sidebar implements Panel {
 
   constructor(
     private readonly session: Session,
-    private readonly actions: SidebarActions,
+    private readonly worklist: Worklist,
+    private readonly publish: () => unknown,
   ) {
     this.tabs = new Map(
       TABS.map((name) => [
@@ -56,15 +52,15 @@ export class Sidebar implements Panel {
   update(): void {
     const { session } = this;
     if (this.tab === "Streams") return this.updateStreams();
-    const key = `${this.tab} ${session.revision} ${this.findings.length}`;
-    if (key === this.key || session.layers.previewed) return;
+    const key = `${this.tab} ${session.revision} ${this.worklist.findings.length}`;
+    if (key === this.key || session.layers.previews.size) return;
     // What is being typed into must not be pulled away.
     const typing = this.body.contains(document.activeElement) && ["INPUT", "SELECT"].includes(document.activeElement!.tagName);
     if (typing && this.key.startsWith(this.tab)) return;
     this.key = key;
-    this.tabs.get("Findings")!.textContent = this.findings.length ? `Findings ${this.findings.length}` : "Findings";
+    this.tabs.get("Findings")!.textContent = this.worklist.findings.length ? `Findings ${this.worklist.findings.length}` : "Findings";
     const scroll = this.body.scrollTop;
-    const parts = { Labels: () => this.labels(), Findings: () => this.findingList(), Review: () => this.review(), History: () => this.history(), Streams: () => [] };
+    const parts = { Labels: () => this.labels(), Findings: () => this.worklist.rows(), Review: () => this.review(), History: () => this.history(), Streams: () => [] };
     this.body.replaceChildren(...parts[this.tab]());
     this.body.scrollTop = scroll;
   }
@@ -196,22 +192,6 @@ export class Sidebar implements Panel {
     ];
   }
 
-  // -- findings --------------------------------------------------------------------------------
-
-  private findingList(): HTMLElement[] {
-    if (!this.findings.length) return [h("p", { class: "empty" }, "Nothing found. Label rules run after every edit, all rules of `mmdata check` when the episode opens.")];
-    return this.findings.map((finding) => {
-      const fix = fixOf(this.session, finding);
-      return h(
-        "div",
-        { class: `finding ${finding.severity}` },
-        h("button", { type: "button", class: "link", onclick: () => this.actions.jump(finding) }, h("b", {}, finding.rule), " ", finding.message),
-        h("small", {}, [finding.layer, finding.stream, finding.stamp_ns === undefined ? null : `${seconds(finding.stamp_ns)} s`].filter(Boolean).join(" · ")),
-        fix ? h("button", { type: "button", onclick: fix.run }, fix.name) : null,
-      );
-    });
-  }
-
   // -- review ----------------------------------------------------------------------------------
 
   private async loadReview(): Promise<void> {
@@ -274,7 +254,7 @@ export class Sidebar implements Panel {
     };
     return [
       h("h3", {}, `Layer ${layers.active}: ${state}`),
-      h("div", { class: "buttons" }, ...next[state].map(([to, name], i) => h("button", { type: "button", class: i ? "" : "primary", onclick: () => void step(to) }, name)), h("button", { type: "button", onclick: () => void this.actions.publish() }, "Publish (Ctrl+S)")),
+      h("div", { class: "buttons" }, ...next[state].map(([to, name], i) => h("button", { type: "button", class: i ? "" : "primary", onclick: () => void step(to) }, name)), h("button", { type: "button", onclick: () => void this.publish() }, "Publish (Ctrl+S)")),
       ...steps,
       h("h3", {}, `Comments (${comments.length})`),
       ...(rows.length ? rows : [h("p", { class: "empty" }, "P writes one, pinned to this instant, view and selection.")]),
@@ -391,18 +371,4 @@ function difference(before: Annotation | null, after: Annotation | null): string
   const names = new Set([...Object.keys(before), ...Object.keys(after)]);
   const changed = [...names].filter((n) => JSON.stringify(before[n]) !== JSON.stringify(after[n]));
   return changed.map((n) => `${n.replace(/_ns$/, "")}${typeof after[n] === "string" ? `: ${String(before[n])} → ${String(after[n])}` : ""}`).join(", ");
-}
-
-// A fix where one is obvious: gaps and overlaps of a tier close at the neighbour's edge.
-function fixOf(session: Session, finding: Finding): { name: string; run: () => void } | null {
-  if (finding.layer !== session.layers.active || finding.collection !== "phases" || !finding.id) return null;
-  const phase = session.layers.get(finding.layer, "phases", finding.id) as Phase | undefined;
-  if (!phase) return null;
-  const tier = session.layers.all<Phase>("phases", finding.layer).map((p) => p.item).filter((p) => p.tier === phase.tier).sort((a, b) => a.start_ns - b.start_ns);
-  const at = tier.findIndex((p) => p.id === phase.id);
-  const previous = tier[at - 1];
-  const put = (after: Phase) => () => void session.layers.edit([{ collection: "phases", id: after.id, after }]);
-  if (finding.rule === "label/gap" && previous && previous.end_ns < phase.start_ns) return { name: `extend ${previous.label} to here`, run: put({ ...previous, end_ns: phase.start_ns }) };
-  if (finding.rule === "label/overlap" && previous && previous.end_ns > phase.start_ns && previous.start_ns < phase.start_ns) return { name: `end ${previous.label} here`, run: put({ ...previous, end_ns: phase.start_ns }) };
-  return null;
 }

@@ -2,17 +2,18 @@
 // what the sync ledger says. Drawn on one canvas; every action also has a key (see commands.ts).
 
 import { colourOf, fit, h, seconds, theme } from "./dom";
-import * as edit from "./phases";
+import { placesOf } from "./findings";
 import type { Panel, Session } from "./session";
 import { wheel } from "./signals";
+import { startTimelineDrag } from "./timelinedrag";
 import type { Waveform } from "./audio";
-import type { EventMark, Finding, Phase } from "./types";
+import type { EventMark, Finding, Phase, Place } from "./types";
 
 export const GUTTER = 132;
 const RULER = 22;
 const EDGE = 6;
 
-interface Lane {
+export interface Lane {
   kind: "tier" | "events" | "findings" | "stream" | "audio";
   label: string;
   top: number;
@@ -22,11 +23,11 @@ interface Lane {
   stream?: string;
 }
 
-type Hit =
+export type Hit =
   | { kind: "ruler" }
   | { kind: "phase"; layer: string; phase: Phase; edge: "start" | "end" | null }
   | { kind: "event"; layer: string; event: EventMark }
-  | { kind: "finding"; finding: Finding }
+  | { kind: "finding"; finding: Finding; place: number }
   | { kind: "lane"; lane: Lane }
   | { kind: "gutter"; lane: Lane }
   | null;
@@ -34,18 +35,21 @@ type Hit =
 export class TimelinePanel implements Panel {
   readonly element: HTMLElement;
   private readonly canvas: HTMLCanvasElement;
+  // Apart from the canvas: the cursor moves all the time, what is below it rarely changes.
+  private readonly cursor = h("div", { class: "timeline-cursor" });
   private key = "";
   private lanes: Lane[] = [];
   findings: Finding[] = [];
   waveform: Waveform | null = null;
   // While a key is held during playback: the phase that grows with the cursor.
   growing: { label: string; start: number } | null = null;
-  onFinding: (finding: Finding) => void = () => {};
+  onFinding: (finding: Finding, place: number) => void = () => {};
 
   constructor(private readonly session: Session) {
     this.canvas = h("canvas", { class: "timeline-canvas", tabIndex: 0, "aria-label": "timeline" });
-    this.element = h("section", { class: "timeline", "aria-label": "timeline" }, this.canvas);
-    this.canvas.addEventListener("pointerdown", (e) => this.down(e));
+    const body = h("div", { class: "timeline-body" }, this.canvas, this.cursor);
+    this.element = h("section", { class: "timeline", "aria-label": "timeline" }, body);
+    this.canvas.addEventListener("pointerdown", (e) => startTimelineDrag(session, this, this.canvas, e));
     this.canvas.addEventListener("pointermove", (e) => this.hover(e));
     this.canvas.addEventListener(
       "wheel",
@@ -63,7 +67,8 @@ export class TimelinePanel implements Panel {
     return this.element.scrollHeight > this.element.clientHeight;
   }
 
-  private get width(): number {
+  // Width of the time axis in pixels.
+  get width(): number {
     return this.canvas.clientWidth - GUTTER;
   }
 
@@ -96,7 +101,7 @@ export class TimelinePanel implements Panel {
         push({ kind: "tier", label: own ? name : `${name} · ${layer}`, height: own ? 24 : 18, layer, tier: name });
     }
     if (layers.all("events").length) push({ kind: "events", label: "events", height: 18 });
-    if (this.findings.some((f) => f.stamp_ns !== undefined))
+    if (this.places().length)
       push({ kind: "findings", label: "findings", height: 14 });
     if (this.waveform) push({ kind: "audio", label: this.waveform.stream, height: 34, stream: this.waveform.stream });
     for (const stream of this.session.streams)
@@ -112,7 +117,11 @@ export class TimelinePanel implements Panel {
 
   update(): void {
     const { clock, revision } = this.session;
-    const key = [clock.t, ...clock.view, revision, this.canvas.clientWidth, clock.loop, this.findings.length, this.growing?.start, theme().text, this.waveform?.stream].join(" ");
+    const x = this.x(clock.t);
+    this.cursor.hidden = x < GUTTER;
+    this.cursor.style.transform = `translateX(${x.toFixed(1)}px)`;
+    const people = this.people.map((p) => `${p.user} ${p.t}`);
+    const key = [...clock.view, revision, this.canvas.clientWidth, clock.loop, this.growing && clock.t, theme().text, this.waveform?.stream, ...people].join(" ");
     if (key === this.key) return;
     this.key = key;
     this.layout();
@@ -151,16 +160,6 @@ export class TimelinePanel implements Panel {
       if (lane.kind === "audio") this.drawAudio(g, lane);
       g.restore();
     }
-    const x = this.x(clock.t);
-    if (x >= GUTTER) {
-      g.fillStyle = c.accent;
-      g.fillRect(x - 0.75, 0, 1.5, height);
-      g.beginPath();
-      g.moveTo(x - 6, 0);
-      g.lineTo(x + 6, 0);
-      g.lineTo(x, 8);
-      g.fill();
-    }
     // Where others are.
     for (const person of this.people) {
       const px = this.x(person.t);
@@ -198,13 +197,7 @@ export class TimelinePanel implements Panel {
 
   private drawTier(g: CanvasRenderingContext2D, lane: Lane): void {
     const c = theme();
-    const previewed = this.session.layers.previewed;
-    const phases = this.session.layers.all<Phase>("phases", lane.layer).map((p) => p.item);
-    if (previewed?.collection === "phases" && lane.layer === this.session.layers.active) {
-      const at = phases.findIndex((p) => p.id === previewed.id);
-      if (at >= 0) phases[at] = previewed.annotation as Phase;
-      else phases.push(previewed.annotation as Phase);
-    }
+    const phases = this.session.layers.drawn<Phase>("phases", lane.layer).map((p) => p.item);
     if (this.growing && lane.layer === this.session.layers.active && lane.tier === this.session.tier)
       phases.push({ id: "", tier: lane.tier!, label: this.growing.label, start_ns: this.growing.start, end_ns: this.session.clock.t });
     for (const phase of phases) {
@@ -232,41 +225,55 @@ export class TimelinePanel implements Panel {
   }
 
   private drawEvents(g: CanvasRenderingContext2D, lane: Lane): void {
-    const marks = this.session.layers.all<EventMark>("events").map((e) => e.item);
+    const marks = this.session.layers.drawn<EventMark>("events").map((e) => e.item);
     marks.sort((a, b) => a.stamp_ns - b.stamp_ns);
-    for (const [i, event] of marks.entries()) {
+    const middle = lane.top + lane.height / 2;
+    for (const event of marks) {
       const x = this.x(event.stamp_ns);
       g.fillStyle = colourOf(event.label);
-      const middle = lane.top + lane.height / 2;
       g.beginPath();
       g.moveTo(x, middle - 7);
       g.lineTo(x + 5, middle);
       g.lineTo(x, middle + 7);
       g.lineTo(x - 5, middle);
       g.fill();
-      if (this.session.isSelected(event.id)) {
-        g.strokeStyle = theme().text;
-        g.lineWidth = 2;
-        g.stroke();
-        g.lineWidth = 1;
-      }
-      const next = marks.slice(i + 1).find((m) => m.stamp_ns > event.stamp_ns);
-      g.fillStyle = theme().text;
-      g.fillText(clip(g, event.label, next ? this.x(next.stamp_ns) - x - 16 : 1e4), x + 8, middle);
+      if (!this.session.isSelected(event.id)) continue;
+      g.strokeStyle = theme().text;
+      g.lineWidth = 2;
+      g.stroke();
+      g.lineWidth = 1;
     }
+    // Events of one instant (as drawn) have one caption.
+    const groups: { x: number; names: string[] }[] = [];
+    for (const event of marks) {
+      const x = this.x(event.stamp_ns);
+      const last = groups.at(-1);
+      if (!last || x - last.x >= 5) groups.push({ x, names: [event.label] });
+      else if (!last.names.includes(event.label)) last.names.push(event.label);
+    }
+    g.fillStyle = theme().text;
+    for (const [k, { x, names }] of groups.entries()) g.fillText(clip(g, names.join(", "), (groups[k + 1]?.x ?? Infinity) - x - 16), x + 8, middle);
   }
 
   private drawFindings(g: CanvasRenderingContext2D, lane: Lane): void {
-    for (const finding of this.findings) {
-      if (finding.stamp_ns === undefined) continue;
-      const x = this.x(finding.stamp_ns);
+    const bottom = lane.top + lane.height - 2;
+    for (const { finding, place } of this.places()) {
+      const x = this.x(place.stamp_ns!);
       g.fillStyle = finding.severity === "error" ? theme().bad : theme().warn;
+      if (place.end_ns !== undefined && this.x(place.end_ns) > x + 1) g.fillRect(x, bottom - 3, this.x(place.end_ns) - x, 3);
       g.beginPath();
       g.moveTo(x, lane.top + 2);
-      g.lineTo(x + 5, lane.top + lane.height - 2);
-      g.lineTo(x - 5, lane.top + lane.height - 2);
+      g.lineTo(x + 5, bottom);
+      g.lineTo(x - 5, bottom);
       g.fill();
     }
+  }
+
+  // Places of findings that have an instant.
+  private places(): { finding: Finding; index: number; place: Place }[] {
+    return this.findings.flatMap((finding) =>
+      placesOf(finding).map((place, index) => ({ finding, index, place })).filter(({ place }) => place.stamp_ns !== undefined),
+    );
   }
 
   private drawAudio(g: CanvasRenderingContext2D, lane: Lane): void {
@@ -351,9 +358,8 @@ export class TimelinePanel implements Panel {
       for (const { layer, item } of this.session.layers.all<EventMark>("events"))
         if (Math.abs(item.stamp_ns - t) < slack) return { kind: "event", layer, event: item };
     if (lane.kind === "findings")
-      for (const finding of this.findings)
-        if (finding.stamp_ns !== undefined && Math.abs(finding.stamp_ns - t) < slack)
-          return { kind: "finding", finding };
+      for (const { finding, index, place } of this.places())
+        if (t > place.stamp_ns! - slack && t < (place.end_ns ?? place.stamp_ns!) + slack) return { kind: "finding", finding, place: index };
     return { kind: "lane", lane };
   }
 
@@ -370,110 +376,6 @@ export class TimelinePanel implements Panel {
     else if (hit?.kind === "finding") this.canvas.title = `${hit.finding.rule}: ${hit.finding.message}`;
     else if (hit?.kind === "gutter") this.canvas.title = hit.lane.label;
     else this.canvas.title = "";
-  }
-
-  private down(e: PointerEvent): void {
-    const { session } = this;
-    const hit = this.hit(e.offsetX, e.offsetY);
-    if (!hit || e.button !== 0) return;
-    this.canvas.focus();
-    this.canvas.setPointerCapture(e.pointerId);
-    const start = this.time(e.offsetX);
-    let move: ((t: number, e: PointerEvent) => void) | null = null;
-    let end: (() => void) | null = null;
-    if (hit.kind === "ruler" && e.shiftKey) {
-      move = (t) => {
-        session.clock.loop = [Math.max(0, Math.min(start, t)), Math.min(session.clock.duration, Math.max(start, t))];
-      };
-      end = () => {
-        const loop = session.clock.loop;
-        if (loop && loop[1] - loop[0] < 1e7) session.clock.loop = null;
-      };
-      session.clock.loop = null;
-    } else if (hit.kind === "phase") {
-      session.select({ layer: hit.layer, collection: "phases", id: hit.phase.id });
-      if (hit.layer === session.layers.active) {
-        let changes: ReturnType<typeof edit.moveEdge> = [];
-        move = (t, event) => {
-          if (Math.abs(this.x(t) - this.x(start)) < 3 && !changes.length) return;
-          if (hit.edge) changes = edit.moveEdge(session, hit.phase, hit.edge, this.snap(t, event), !event.altKey);
-          else {
-            const at = this.snap(hit.phase.start_ns + t - start, event);
-            changes = edit.movePhase(hit.phase, at);
-          }
-          const own = changes.find((c) => c.id === hit.phase.id);
-          if (own?.after) session.layers.preview("phases", hit.phase.id, own.after);
-          if (hit.edge) session.clock.seek(this.snap(t, event));
-        };
-        end = () => {
-          if (changes.length) void session.layers.edit(changes);
-          else if (!hit.edge) session.clock.seek(start);
-        };
-      } else session.clock.seek(start);
-    } else if (hit.kind === "event") {
-      session.select({ layer: hit.layer, collection: "events", id: hit.event.id });
-      session.clock.seek(hit.event.stamp_ns);
-      if (hit.layer === session.layers.active) {
-        let at = hit.event.stamp_ns;
-        move = (t, event) => {
-          at = this.snap(t, event);
-          session.clock.seek(at);
-          session.layers.preview("events", hit.event.id, { ...hit.event, stamp_ns: at });
-        };
-        end = () => {
-          if (at !== hit.event.stamp_ns)
-            void session.layers.edit([{ collection: "events", id: hit.event.id, after: { ...hit.event, stamp_ns: at } }]);
-        };
-      }
-    } else if (hit.kind === "finding") this.onFinding(hit.finding);
-    else if (hit.kind === "lane" && hit.lane.kind === "tier" && hit.lane.layer === session.layers.active) {
-      session.tier = hit.lane.tier!;
-      let made: Phase | null = null;
-      session.select(null);
-      move = (t, event) => {
-        const [a, b] = [this.snap(Math.min(start, t), event), this.snap(Math.max(start, t), event)];
-        made = b > a ? edit.newPhase(session, hit.lane.tier!, a, b) : null;
-        if (made) session.layers.preview("phases", made.id, made);
-      };
-      end = () => {
-        if (made && this.x(made.end_ns) - this.x(made.start_ns) > 4) {
-          void session.layers.edit([{ collection: "phases", id: made.id, after: made }]);
-          session.select({ layer: session.layers.active, collection: "phases", id: made.id });
-        } else {
-          session.layers.preview("phases", "", null);
-          session.clock.seek(start);
-        }
-      };
-    } else if (hit.kind === "gutter") {
-      if (hit.lane.stream) session.focus = hit.lane.stream;
-      if (hit.lane.tier && hit.lane.layer === session.layers.active) session.tier = hit.lane.tier;
-      session.touch();
-      return;
-    } else {
-      if (e.offsetX < GUTTER) return;
-      session.clock.seek(start);
-      move = (t) => session.clock.seek(t);
-    }
-    const onMove = (event: PointerEvent) => move?.(this.time(event.offsetX), event);
-    const onEnd = () => {
-      this.canvas.removeEventListener("pointermove", onMove);
-      this.canvas.removeEventListener("pointerup", onEnd);
-      this.canvas.removeEventListener("pointercancel", onEnd);
-      end?.();
-      session.layers.previewed = null;
-      session.touch();
-    };
-    this.canvas.addEventListener("pointermove", onMove);
-    this.canvas.addEventListener("pointerup", onEnd);
-    this.canvas.addEventListener("pointercancel", onEnd);
-  }
-
-  // The instant a boundary goes to: a change point or another boundary within 8 pixels, else the
-  // nearest real stamp of the stream in focus. With Alt, exactly where the pointer is.
-  snap(t: number, event: { altKey: boolean }): number {
-    const inside = Math.min(Math.max(t, 0), this.session.clock.duration);
-    if (event.altKey) return Math.round(inside);
-    return edit.snap(this.session, inside, (8 / this.width) * (this.session.clock.view[1] - this.session.clock.view[0]));
   }
 }
 

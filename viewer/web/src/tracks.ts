@@ -143,10 +143,3 @@ export function merge(a: Track3D, b: Track3D, frames: Frames): Track3D | null {
   list.sort((x, y) => (x.stamp_ns as number) - (y.stamp_ns as number));
   return fromRows(a, list);
 }
-
-// A box of one frame seen in another at t.
-export function boxIn(frames: Frames, to: string, from: string, t: number, box: Box): Box | null {
-  const pose = frames.transform(to, from, t);
-  return pose && moveBox(pose, box);
-}
-

@@ -134,8 +134,20 @@ export interface LayerRow {
   unpublished?: boolean;
 }
 
+// One place a finding is about; what does not apply is absent.
+export interface Place {
+  stream?: string;
+  stamp_ns?: number;
+  end_ns?: number;
+  layer?: string;
+  annotation_ids?: string[];
+  object_id?: string;
+  message?: string;
+}
+
 export interface Finding {
   rule: string;
+  details?: Place[];
   severity: string;
   message: string;
   layer?: string;
