@@ -203,6 +203,19 @@ def test_aloha(tmp_path: Path, compress: bool) -> None:
     assert told(recording, "the file holds no time")
 
 
+def test_aloha_mobile(tmp_path: Path) -> None:
+    path = layout.write_aloha_mobile(tmp_path / "episode_0.hdf5")
+    assert AlohaConverter.sniff(path)
+    episode, recording = convert(AlohaConverter, path)
+    assert [number_of(i) for i in episode.streams["camera_cam_high"]] == list(range(5))
+    assert [d[0, 0] for d in episode.streams["camera_cam_high_depth"]] == [
+        800 + i for i in range(5)
+    ]
+    assert episode.streams["base_action"]["data"].shape == (5, 2)
+    assert episode.metadata["instruction"] == "fold the towel"
+    assert recording.account.dropped_list() == []
+
+
 def test_aloha_with_a_camera_one_short(tmp_path: Path) -> None:
     path = layout.write_aloha(tmp_path / "e.hdf5")
     with h5py.File(path, "r+") as file:

@@ -71,8 +71,11 @@ def own_table(folder: Path) -> Path | None:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder holds episodes by data type."""
-    return any(True for _ in _tables(path))
+    """Whether a folder holds episodes by data type; stops at the first one."""
+    return any(
+        (folder / name).is_file()
+        for top in _TOPS for folder in (path / top).glob("*/*") for name in TABLES
+    )  # fmt: skip
 
 
 def episodes(path: Path) -> dict[str, Path]:

@@ -147,6 +147,22 @@ def write_aloha(path: Path, compress: bool = False, n: int = 7, effort: bool = T
     return path
 
 
+def write_aloha_mobile(path: Path, n: int = 5) -> Path:
+    """Mobile ALOHA and its kin: pictures as byte strings, depth, a base, an instruction."""
+    with h5py.File(path, "w") as file:
+        file.attrs["sim"], file.attrs["compress"] = False, True
+        for key in ("qpos", "qvel", "effort"):
+            file[f"observations/{key}"] = np.zeros((n, 14))
+        file["action"] = np.zeros((n, 14))
+        file["base_action"] = np.zeros((n, 2))
+        coded = [jpeg(picture(i)) for i in range(n)]
+        file["observations/images/cam_high"] = np.array(coded, f"S{max(map(len, coded))}")
+        depth = np.full((n, 24, 32), 800, np.uint16) + np.arange(n, dtype=np.uint16)[:, None, None]
+        file["observations/images_depth/cam_high"] = depth
+        file["instruction"] = "fold the towel"
+    return path
+
+
 def write_robomind(
     path: Path, n: int = 6, broken: int | None = None, short_action: bool = False
 ) -> Path:
