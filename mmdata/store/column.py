@@ -7,6 +7,7 @@ so that two runs over the same rows give the same file.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections import deque
@@ -27,6 +28,18 @@ _ENCODERS = 2
 _RUN_BYTES = 1 << 20
 #: How much of a chunk is read back to be sure where it lies.
 _PROBE_BYTES = 64
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def _find_sync_file_range() -> Any:
+    """Linux's call of that name, or None elsewhere."""
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None) if os.name == "posix" else None
+    if call is not None:
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return call
+
+
+_sync_file_range = _find_sync_file_range()
 
 
 @dataclass(slots=True)
@@ -57,6 +70,7 @@ class ChunkSink:
     def __init__(self, file: h5py.File, journal: JournalWriter) -> None:
         self.file = file
         self.journal = journal
+        self.descriptor = int(file.id.get_vfd_handle())
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="mmdata-encode")
         # One thread, so that each column's running hash sees its rows in order.
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="mmdata-hash")
@@ -85,6 +99,14 @@ class ChunkSink:
         self._dispatch()
         while self._queue:
             self._write_oldest()
+
+    def start_writeback(self) -> None:
+        """Have the system begin to write to the disk what it holds of the file, without waiting.
+
+        The final fsync would else wait for all of it at once.
+        """
+        if _sync_file_range is not None:
+            _sync_file_range(self.descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
     def close(self) -> None:
         """Stop the worker threads; queued chunks that were not drained are given up."""
@@ -240,7 +262,7 @@ class Column:
         # HDF5 appends a chunk unless it finds a hole for it. Asking it where the chunk is takes a
         # walk over the index of all chunks before, so it is only asked when that is not so.
         if file.id.get_filesize() - end == len(data):
-            probe = os.pread(file.id.get_vfd_handle(), min(len(data), _PROBE_BYTES), end)
+            probe = os.pread(self.sink.descriptor, min(len(data), _PROBE_BYTES), end)
             if probe == data[:_PROBE_BYTES]:
                 return int(end)
         return int(dataset.get_chunk_info_by_coord(where).byte_offset)

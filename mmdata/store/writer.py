@@ -429,6 +429,7 @@ class EpisodeWriter:
             except OSError:
                 # A full disk shows again, to the caller, at the next append or close.
                 return
+            self._sink.start_writeback()
 
     def _stop_flusher(self) -> None:
         self._done.set()
