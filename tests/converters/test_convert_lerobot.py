@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -236,6 +237,19 @@ def test_v3_second_episode_of_a_shared_video(tmp_path: Path) -> None:
     assert episode.streams["camera_front"].stamp_ns[0] == 0
     np.testing.assert_array_equal(episode.streams["joint_states"]["position"], layout.state(1, 9))
     assert recording.account.problem_lines() == []
+
+
+def test_v3_without_the_episodes_table(tmp_path: Path) -> None:
+    """Rows are found by their episode_index; which part of a shared video is theirs is not told,
+    so no frame is given to any of them."""
+    root = layout.write_v30(tmp_path, (12, 9))
+    shutil.rmtree(root / "meta/episodes")
+    assert len(LeRobotConverter.sources(root)) == 2
+    episode, recording = convert(root, "episode_000001")
+    np.testing.assert_array_equal(episode.streams["joint_states"]["position"], layout.state(1, 9))
+    assert "camera_front" not in episode.streams
+    assert told(recording, "where the episode lies in the video is not told")
+    assert [d.count for d in recording.account.dropped_list()] == [9]
 
 
 def test_v3_episode_between_keyframes(tmp_path: Path) -> None:

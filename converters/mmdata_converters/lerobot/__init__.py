@@ -25,14 +25,13 @@ class LeRobotConverter(DatasetConverter):
 
     @classmethod
     def parts(cls, path: Path) -> Sequence[str]:
-        from mmdata_converters.lerobot.dataset import Dataset, episode_name
+        from mmdata_converters.lerobot.dataset import episode_name, open_dataset
 
-        return [episode_name(i) for i in Dataset(path).found]
+        return [episode_name(i) for i in open_dataset(path).found]
 
     @classmethod
     def recording(cls, path: Path, part: str) -> Recording:
-        from mmdata_converters.lerobot.dataset import Dataset
+        from mmdata_converters.lerobot.dataset import open_dataset
         from mmdata_converters.lerobot.episode import LeRobotEpisode
 
-        dataset = Dataset(path)
-        return LeRobotEpisode(dataset, int(part.rsplit("_", 1)[1]))
+        return LeRobotEpisode(open_dataset(path), int(part.rsplit("_", 1)[1]))

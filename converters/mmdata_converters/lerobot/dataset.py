@@ -54,8 +54,32 @@ class Place:
     stop: int | None = None
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A camera's frames of an episode: file, the part of it that is theirs in seconds (None: all),
+    what was odd about finding it; file None where it cannot be told.
+    """
+
+    file: Path | None
+    start_s: float | None = None
+    end_s: float | None = None
+    note: str | None = None
+
+
+def open_dataset(path: Path) -> Dataset:
+    """A dataset, read once for all of its episodes as long as nothing in it changes."""
+    spots = [f for f in (path / "meta", path / "meta_data", path / "data") if f.is_dir()]
+    below = [f for spot in spots for f in sorted(spot.iterdir())]
+    return _opened(path, tuple((str(f), f.stat().st_mtime_ns) for f in (*spots, *below)))
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, changes: tuple[tuple[str, int], ...]) -> Dataset:
+    return Dataset(path)
+
+
 class Dataset:
-    """meta/ of a dataset, and where its episodes are."""
+    """meta/ of a dataset, and where its episodes are. Not changed once it is open."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -102,8 +126,8 @@ class Dataset:
         table = self.path / "meta" / "subtasks.parquet"
         return _texts(table, "subtask_index") if table.is_file() else {}
 
-    def video(self, key: str, episode: int) -> tuple[Path, float | None, float | None]:
-        """File of a camera's frames of an episode, and the part of it that is theirs (seconds)."""
+    def video(self, key: str, episode: int) -> Clip:
+        """A camera's frames of an episode. Raises ConversionError for a template that is none."""
         facts = self.episodes.get(episode, {})
         chunk = episode // int(self.info.get("chunks_size") or 1000)
         numbers = {
@@ -124,7 +148,10 @@ class Dataset:
             named = str(template).format(**numbers)
         except (KeyError, IndexError, ValueError) as error:
             raise ConversionError(f"video_path {template!r} in info.json: {error}") from error
-        return self._file(named, key, episode), start, end
+        file, note = self._file(named, key, episode)
+        if "episode_index" not in str(template) and (start is None or not start >= 0):
+            return Clip(None, note="where the episode lies in the video is not told")
+        return Clip(file, start, end, note)
 
     def images(self, key: str, episode: int, name: str | None, frame: int) -> bytes | None:
         """One loose picture."""
@@ -141,11 +168,13 @@ class Dataset:
 
     # -- internals -----------------------------------------------------------------------------
 
-    def _file(self, named: str, key: str, episode: int) -> Path:
-        """The file where the metadata says it is, else where writers are known to put it."""
+    def _file(self, named: str, key: str, episode: int) -> tuple[Path, str | None]:
+        """The file where the metadata says it is, else where writers are known to put it; a note
+        in that case.
+        """
         path = self.path / named
         if path.exists():
-            return path
+            return path, None
         other = "video" if named.startswith("videos/") else "videos"
         candidates = [self.path / other / named.partition("/")[2]]
         if self.version < 3:
@@ -156,9 +185,8 @@ class Dataset:
         for candidate in candidates:
             if candidate.exists():
                 where = candidate.relative_to(self.path)
-                self.notes.append(f"video found as {where}, not as info.json says ({named})")
-                return candidate
-        return path
+                return candidate, f"video found as {where}, not as info.json says ({named})"
+        return path, None
 
     def _episodes(self) -> dict[int, dict[str, Any]]:
         if self.version < 3:

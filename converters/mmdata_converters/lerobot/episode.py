@@ -219,7 +219,12 @@ class LeRobotEpisode(FeedRecording):
         for key, feature in self.dataset.features.items():
             if feature.get("dtype") != "video":
                 continue
-            path, start, end = self.dataset.video(key, self.episode)
+            clip = self.dataset.video(key, self.episode)
+            if clip.note:
+                self.account.problem(clip.note if clip.file else f"{key}: {clip.note}")
+            if clip.file is None:
+                self.drop(key, "no place in the video", max(1, len(self.rows)))
+                continue
             facts = feature.get("info") or feature.get("video_info") or {}
             declared = facts.get("video.fps") or self.dataset.fps
             depth = {k: v for k, v in facts.items() if "depth" in k and v not in (None, False)}
@@ -229,7 +234,8 @@ class LeRobotEpisode(FeedRecording):
                 **{k.replace(".", "_"): v for k, v in depth.items()},
             }
             add_video(
-                self, _camera(key), path, stamps, synthetic_rate_hz=rate, start_s=start, end_s=end,
+                self, _camera(key), clip.file, stamps, synthetic_rate_hz=rate,
+                start_s=clip.start_s, end_s=clip.end_s,
                 declared_rate_hz=float(declared) if declared else None, has_row=has_row,
                 source_topic=key, source_type="video", attrs=attrs,
                 depth_scale=_depth_scale(facts), **timing,
