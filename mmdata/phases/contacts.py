@@ -4,19 +4,17 @@ A grasp contact starts when the fingers meet the object, not when closing is com
 100 ms earlier). Sources, best first: tactile load (first rise, extrapolated back to its floor),
 gripper width (the knee at which closing stalls, half its peak rate), command (only when nothing
 else is there, and said so). A click in the sound within 40 ms sharpens an onset taken from the
-width or the command. A tool contact is force left over after compensation while nothing is
-grasped, or on top of the held load.
+width or the command. Contacts of the tool itself: `mmdata.phases.tools`.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmdata.phases.features import Motion
-from mmdata.phases.grid import Grid, close_runs, crossing, robust_sigma, runs, smooth
+from mmdata.phases.grid import Grid, close_runs, crossing, robust_sigma, runs
 from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
 
@@ -266,53 +264,6 @@ def _from_command(
     return found
 
 
-def tool_contacts(
-    motion: Motion, grasps: list[Contact], grid: Grid, settings: Settings
-) -> list[Contact]:
-    """Contacts of tool or held object with the world: compensated force above its local floor.
-
-    The held load is taken off as the median force of each stretch between grasp changes, so
-    carrying is not contact, unless contact is most of the stretch. Bursts within 120 ms of a
-    grasp change belong to the grasp.
-    """
-    if motion.force is None:
-        return []
-    force = smooth(motion.force, 0.02, grid)
-    near = np.zeros(grid.n, bool)
-    cuts = sorted(
-        {0, grid.n, *(int(t / grid.step_s) for c in grasps for t in (c.start_s, c.end_s))}
-    )
-    # An episode starts in free motion; where most of a stretch differs strongly from that, the
-    # stretch is contact rather than the weight of what is carried.
-    free = np.median(force[: grid.steps(0.5)], axis=0)
-    noise = float(np.linalg.norm([robust_sigma(np.diff(f)) for f in motion.force.T]))
-    strong = max(0.4 * float(np.percentile(np.linalg.norm(force - free, axis=1), 99)), 15 * noise)
-    left = np.empty(grid.n)
-    for a, b in itertools.pairwise(cuts):
-        if b > a:
-            level = np.median(force[a:b], axis=0)
-            level = free if np.linalg.norm(level - free) > strong else level
-            left[a:b] = np.linalg.norm(force[a:b] - level, axis=1)
-    for c in cuts[1:-1]:
-        near[max(0, c - grid.steps(0.12)) : c + grid.steps(0.12)] = True
-    sigma = max(1.25 * float(np.percentile(left, 30)), 1e-9)  # about the median of free motion
-    top = float(np.percentile(left, 99))
-    threshold = max(settings.contact_sigmas * sigma, 0.2 * top)
-    found = []
-    for a, b in close_runs((left > threshold) & ~near, grid.steps(0.1), grid.steps(0.1)):
-        found.append(
-            Contact(
-                motion.name,
-                "tool",
-                crossing(left, a, threshold) * grid.step_s,
-                b * grid.step_s,
-                float(np.clip(left[a:b].max() / (4 * threshold) + 0.3, 0.3, 0.9)),
-                ("wrench",),
-            )
-        )
-    return found
-
-
 def mask_of(contacts: list[Contact], grid: Grid, *, held_only: bool = False) -> Floats:
     """(n,) 1 inside contacts, 0 outside."""
     out = np.zeros(grid.n)
@@ -331,5 +282,4 @@ __all__ = [
     "gripper_moves",
     "load_intervals",
     "mask_of",
-    "tool_contacts",
 ]

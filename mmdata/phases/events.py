@@ -157,15 +157,19 @@ def hesitations(
     return out
 
 
-def placings(motion: Motion, grasps: list[Contact], tools: list[Contact]) -> list[Found]:
-    """The held object touches its support: the last new force before it is let go."""
+def placings(motion: Motion, grasps: list[Contact], touches: list[Contact]) -> list[Found]:
+    """The held object meets its support: the first new force, or the load leaving the hand, of the
+    last moments before it is let go.
+    """
     out = []
     for c in grasps:
         if c.held is False or c.open_end:
             continue
-        before = [t for t in tools if c.start_s + 0.3 < t.start_s < c.end_s < t.start_s + PLACING_S]
+        before = [
+            t for t in touches if c.start_s + 0.3 < t.start_s < c.end_s < t.start_s + PLACING_S
+        ]
         if before:
-            t = before[-1]
+            t = min(before, key=lambda t: t.start_s)
             out.append(Found("placed", t.start_s, t.confidence, t.evidence, motion.name))
     return out
 

@@ -17,7 +17,7 @@ from scipy.signal import find_peaks
 
 from mmdata.phases.contacts import Contact, GripperMove, mask_of
 from mmdata.phases.features import Motion, direction_change
-from mmdata.phases.grid import Grid, smooth
+from mmdata.phases.grid import Grid, runs, smooth, widened
 from mmdata.phases.inputs import Floats
 from mmdata.phases.settings import Settings
 
@@ -73,7 +73,10 @@ def motion_facts(
         facts["down"] = (_ramp(-slope, 0.3, 0.8), matters)
         facts["lateral"] = (1.0 - _ramp(np.abs(slope), 0.4, 0.9), matters)
     if motion.tilt_rate is not None:
-        facts["tilting"] = (_ramp(motion.tilt_rate, 0.15, 0.4), ones)
+        tilting = _ramp(motion.tilt_rate, 0.15, 0.4)
+        for a, b in _tilts(motion.tilt_rate, grid):
+            tilting[a:b] = np.maximum(tilting[a:b], 0.75)
+        facts["tilting"] = (tilting, ones)
     if motion.width is not None or motion.touch is not None or motion.command is not None:
         facts["closed"] = (mask_of(grasps, grid), ones)
         facts["holding"] = (mask_of(grasps, grid, held_only=True), ones)
@@ -116,10 +119,23 @@ def motion_instants(
             Instant(kind, at, float(np.clip(abs(m.width_to - m.width_from), 0.3, 0.8)), motion.name)
         )
     if motion.tilt_rate is not None:
-        tilting = _ramp(motion.tilt_rate, 0.15, 0.4) > 0.5
-        for i in np.flatnonzero(np.diff(tilting.astype(np.int8))):
-            kind = "tilt_start" if tilting[i + 1] else "tilt_stop"
-            found.append(Instant(kind, float(i) * grid.step_s, 0.7, motion.name))
+        for a, b in _tilts(motion.tilt_rate, grid):
+            found += [
+                Instant(kind, i * grid.step_s, 0.7, motion.name)
+                for kind, i in (("tilt_start", a), ("tilt_stop", b))
+                if 0 < i < grid.n
+            ]
+    return found
+
+
+def _tilts(rate: Floats, grid: Grid) -> list[tuple[int, int]]:
+    """Runs of tilting, from where it sets out to where it ends."""
+    found: list[tuple[int, int]] = []
+    for a, b in runs(_ramp(rate, 0.15, 0.4) > 0.5):
+        a, b = widened(rate, a, b, grid)
+        if found and a <= found[-1][1]:
+            a, b = found.pop()[0], max(b, a)
+        found.append((a, b))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,9 @@ class Motion:
 
     space is "position" (m) or "joints" (rad). velocity (n, C) is smoothed
     half as much as speed. before and after (n, C) are mean velocities over the
-    window before and after each instant. width and command are 0 closed to 1 open.
+    window before and after each instant. width and command are 0 closed to 1 open. force and per_kg
+    (n, 3): what is left after compensation, and what a kilogram more would add to it, up to
+    load_sign (0: not known); tool_kg: what was taken off for the empty hand.
     """
 
     name: str
@@ -49,11 +51,14 @@ class Motion:
     width: Floats | None
     width_rate: Floats | None
     command: Floats | None
-    force: Floats | None
     touch: Floats | None
     touch_s: Floats
     slip: Floats | None
     scales: Scales
+    force: Floats | None = None
+    per_kg: Floats | None = None
+    load_sign: float = 0.0
+    tool_kg: float = 0.0
 
 
 def window_velocity(path: Floats, grid: Grid, window_s: float) -> tuple[Floats, Floats]:
@@ -87,10 +92,14 @@ def _normalised(values: Floats, ends: tuple[float, float]) -> Floats:
     return out
 
 
-def _ends(values: Floats) -> tuple[float, float] | None:
+def _ends(values: Floats, series: Series) -> tuple[float, float] | None:
+    """(closed, open) of what was placed on the grid; None where only noise or a last bit moves."""
     low, high = (float(x) for x in np.percentile(values, [0.5, 99.5]))
-    fine = robust_sigma(np.diff(values)) if len(values) > 2 else 0.0
-    return (low, high) if high - low > max(10.0 * fine, 1e-9) else None
+    sampled = np.ravel(series.values)
+    steps = np.diff(sampled[np.isfinite(sampled)])
+    fine = robust_sigma(steps)
+    flickers = len(np.unique(sampled)) <= 3 and np.count_nonzero(steps) > max(10, 0.2 * len(steps))
+    return (low, high) if high - low > max(10.0 * fine, 1e-9) and not flickers else None
 
 
 def _polarity(command: Floats, width: Floats | None, grid: Grid) -> bool | None:
@@ -147,15 +156,8 @@ def motion_signals(
             fast, still = max(fast, scales.fast), max(still, scales.still)
         if space == "position":
             up = calmer[:, 2]
-    orientation = None
     if effector.orientation is not None:
-        orientation = resample(
-            type(effector.orientation)(
-                effector.orientation.stamp_ns, quat_continuous(effector.orientation.values)
-            ),
-            grid,
-        )
-        orientation = orientation / np.linalg.norm(orientation, axis=1, keepdims=True)
+        orientation = _orientation(effector.orientation, grid)
         axis = quat_rotate(orientation, np.array([0.0, 0.0, 1.0]))
         tilt_rate = np.linalg.norm(smooth(axis, 0.1, grid, order=1), axis=1)
 
@@ -163,13 +165,13 @@ def motion_signals(
     ends = command_ends = opens_up = None
     if effector.width is not None:
         raw = resample(effector.width, grid)
-        ends = scales.width if scales is not None and scales.width else _ends(raw)
+        ends = (scales.width if scales else None) or _ends(raw, effector.width)
         if ends is not None:
             width = _normalised(raw, ends)
             rate = smooth(width, 0.02, grid, order=1)
     if effector.command is not None:
         raw = resample(effector.command, grid)
-        command_ends = scales.command if scales is not None and scales.command else _ends(raw)
+        command_ends = (scales.command if scales else None) or _ends(raw, effector.command)
         if command_ends is not None:
             command = _normalised(raw, command_ends)
             opens_up = _polarity(command, width, grid)
@@ -179,13 +181,6 @@ def motion_signals(
                 command = 1.0 - command
             elif opens_up is None and command[: grid.steps(0.3)].mean() < 0.5:
                 command = 1.0 - command  # the hand is taken to start open
-    force = None
-    if effector.wrench is not None:
-        measured = resample(effector.wrench, grid)[:, :3]
-        acceleration = None
-        if effector.position is not None and path is not None:
-            acceleration = smooth(smooth(path, 0.02, grid, order=1), 0.02, grid, order=1)
-        force = compensate(measured, acceleration, orientation).force
     touch = slip = None
     touch_s = np.empty(0)
     if effector.touch is not None:
@@ -205,12 +200,38 @@ def motion_signals(
         width,
         rate,
         command,
-        force,
         touch,
         touch_s,
         slip,
         Scales(fast, still, ends, command_ends, opens_up),
     )
+
+
+def with_force(motion: Motion, effector: Effector, grid: Grid, held: Floats) -> Motion:
+    """The motion with its force, compensated; held (n,) is 1 while the gripper holds something."""
+    if effector.wrench is None:
+        return motion
+    measured = resample(effector.wrench, grid)[:, :3]
+    acceleration = orientation = None
+    if effector.position is not None:
+        path = resample(effector.position, grid)
+        acceleration = smooth(smooth(path, 0.02, grid, order=1), 0.02, grid, order=1)
+    if effector.orientation is not None:
+        orientation = _orientation(effector.orientation, grid)
+    found = compensate(measured, acceleration, orientation, held=held, step_s=grid.step_s)
+    return replace(
+        motion,
+        force=found.force,
+        per_kg=found.per_kg,
+        load_sign=found.sign,
+        tool_kg=abs(found.mass_kg or 0.0),
+    )
+
+
+def _orientation(series: Series, grid: Grid) -> Floats:
+    """(n, 4) unit quaternions on the grid."""
+    turned = resample(Series(series.stamp_ns, quat_continuous(series.values)), grid)
+    return np.asarray(turned / np.linalg.norm(turned, axis=1, keepdims=True))
 
 
 def grid_of(inputs: Inputs, settings: Settings) -> Grid:

@@ -114,3 +114,30 @@ def crossing(values: Floats, i: int, level: float) -> float:
     if before == after:
         return float(i)
     return i - 1 + min(1.0, max(0.0, (level - before) / (after - before)))
+
+
+REACH_S = 2.0
+"""How far before it is plain a movement may have begun, and after it may still end."""
+
+
+def sets_out(rise: Floats, top: float) -> int | None:
+    """Where a rise to `top` began: the way from 20 to 60 % of it extrapolated to nothing.
+
+    Exact for a linear rise; None where the values never were below 20 %.
+    """
+    high = np.flatnonzero(rise >= 0.6 * top)
+    low = np.flatnonzero(rise[: high[0]] <= 0.2 * top) if high.size else high
+    if low.size == 0:
+        return None
+    return max(0, round(int(low[-1]) - 0.5 * (int(high[0]) - int(low[-1]))))
+
+
+def widened(carrier: Floats, a: int, b: int, grid: Grid) -> tuple[int, int]:
+    """The run [a, b) widened to where what carries it (>= 0) rises from nothing and falls to it."""
+    reach = grid.steps(REACH_S)
+    top = float(carrier[a:b].max())
+    first = sets_out(carrier[max(0, a - reach) : b], top)
+    last = sets_out(carrier[a : min(grid.n, b + reach)][::-1], top)
+    start = a if first is None else max(0, a - reach) + first
+    end = b if last is None else min(grid.n, b + reach) - last
+    return min(start, a), max(end, b)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmdata.phases.base import base_evidence, hard_brakings
-from mmdata.phases.contacts import Contact, grasp_contacts, gripper_moves, tool_contacts
+from mmdata.phases.contacts import Contact, grasp_contacts, gripper_moves, mask_of
 from mmdata.phases.decoding import Decoded, decode_grammar, decode_unnamed
 from mmdata.phases.events import (
     Found,
@@ -22,12 +22,13 @@ from mmdata.phases.events import (
     placings,
 )
 from mmdata.phases.evidence import Evidence, Instant, motion_facts, motion_instants
-from mmdata.phases.features import Motion, Scales, grid_of, motion_signals
+from mmdata.phases.features import Motion, Scales, grid_of, motion_signals, with_force
 from mmdata.phases.grammar import Grammar, find_grammar, shipped
 from mmdata.phases.grid import Grid
 from mmdata.phases.inputs import Floats, Inputs
 from mmdata.phases.metrics import Interval
 from mmdata.phases.settings import DEFAULTS, Settings
+from mmdata.phases.tools import tool_touches
 from mmdata.phases.touch import audio_onsets
 
 FIT_NEEDED = -0.45
@@ -147,14 +148,16 @@ def analyse(
         motion = motion_signals(effector, grid, settings, given)
         moves = gripper_moves(motion, grid, settings)
         held = grasp_contacts(motion, moves, clicks, grid, settings)
-        touched = tool_contacts(motion, held, grid, settings)
+        motion = with_force(motion, effector, grid, mask_of(held, grid, held_only=True))
+        touches = tool_touches(motion, held, grid, settings)
+        touched = touches.tools
         motions.append(motion)
         grasps[motion.name], tools[motion.name] = held, touched
         facts[motion.name] = motion_facts(motion, held, touched, moves, grid)
         instants += motion_instants(motion, held, touched, moves, grid, settings)
         events += grasp_events(motion, held, moves, grid, settings)
         events += hesitations(motion, held, moves, grid, settings)
-        events += placings(motion, held, touched)
+        events += placings(motion, held, [*touched, *touches.set_down])
         events += collisions(motion, held, grid)
         for c in touched:
             events.append(Found("tool_contact_on", c.start_s, c.confidence, c.evidence, c.effector))

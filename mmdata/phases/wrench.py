@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from mmdata.geometry import quat_conjugate, quat_rotate
 from mmdata.phases.inputs import Floats
@@ -19,22 +20,39 @@ from mmdata.phases.inputs import Floats
 GRAVITY_M_S2 = 9.80665
 
 
+BAND_S = (0.05, 0.6)
+"""Gaussian sigmas between which force and acceleration are compared."""
+MASS_SIGMAS = 5.0
+"""A mass is known when it stands out of its standard error by this factor."""
+
+
 @dataclass(frozen=True, slots=True)
 class Compensated:
-    """force (n, 3) N left after compensation; mass_kg as fitted, None without acceleration."""
+    """force (n, 3) N left after compensation; mass_kg as fitted, negative where the sensor counts
+    the other way, None without acceleration; per_kg (n, 3) what a kilogram more would add to the
+    force, up to `sign`: 1 or -1, or 0 where the fit does not tell it.
+    """
 
     force: Floats
     mass_kg: float | None
     bias_n: Floats
+    per_kg: Floats | None = None
+    sign: float = 0.0
 
 
 def compensate(
-    force: Floats, acceleration: Floats | None = None, orientation: Floats | None = None
+    force: Floats,
+    acceleration: Floats | None = None,
+    orientation: Floats | None = None,
+    *,
+    held: Floats | None = None,
+    step_s: float = 0.01,
 ) -> Compensated:
-    """Force (n, 3) in the sensor's frame without bias, weight and inertia.
+    """Force (n, 3) in the sensor's frame without bias, weight and inertia; rows step_s apart.
 
     acceleration (n, 3) of the sensor in a frame whose z points up, m/s^2; orientation (n, 4)
-    qw qx qy qz of the sensor in that frame, identity where not given. Without an acceleration
+    qw qx qy qz of the sensor in that frame, identity where not given; held (n,): 1 while something
+    may hang on the tool, whose mass is fitted apart and stays in the force. Without an acceleration
     only the bias (the robust mean) is removed.
     """
     if acceleration is None:
@@ -43,19 +61,40 @@ def compensate(
     specific = acceleration + np.array([0.0, 0.0, GRAVITY_M_S2])
     if orientation is not None:
         specific = quat_rotate(quat_conjugate(orientation), specific)
-    spread = specific - specific.mean(axis=0)
+    causes = [specific] if held is None or not held.any() else [specific, held[:, None] * specific]
+    rows = np.stack([_changes(c, step_s) for c in causes], axis=-1)
+    df = _changes(force, step_s)
     weight = np.ones(len(force))
-    mass, bias = 0.0, np.median(force, axis=0)
+    ridge = 1e-9 * np.eye(len(causes))
     for _ in range(12):
-        total = weight.sum()
-        mean_x = (weight[:, None] * spread).sum(axis=0) / total
-        mean_f = (weight[:, None] * force).sum(axis=0) / total
-        dx, df = spread - mean_x, force - mean_f
-        energy = (weight[:, None] * dx * dx).sum()
-        mass = float((weight[:, None] * dx * df).sum() / energy) if energy > 1e-9 else 0.0
-        bias = mean_f - mass * mean_x
-        miss = np.linalg.norm(force - bias - mass * spread, axis=1)
-        scale = 1.345 * max(float(np.median(miss)) * 1.4826, 1e-9)
-        weight = np.minimum(1.0, scale / np.maximum(miss, 1e-12))
-    left = force - bias - mass * spread
-    return Compensated(left, mass, bias - mass * specific.mean(axis=0))
+        normal = np.einsum("n,nci,ncj->ij", weight, rows, rows) + ridge
+        masses = np.linalg.solve(normal, np.einsum("n,nci,nc->i", weight, rows, df))
+        miss = np.linalg.norm(df - rows @ masses, axis=1)
+        weight = _huber(miss)
+    # Neighbouring rows share their band, so they are fewer than they are many.
+    fewer = max(BAND_S[0] / step_s, 1.0)
+    covariance = np.median(miss) ** 2 * fewer * np.linalg.inv(normal)
+    mass = float(masses[0])
+    left = force - mass * specific
+    bias = np.median(left, axis=0)
+    for _ in range(12):
+        weight = _huber(np.linalg.norm(left - bias, axis=1))[:, None]
+        bias = (weight * left).sum(axis=0) / weight.sum()
+    sign = 0.0
+    for chosen in ([1.0, 0.0], [1.0, 1.0]):  # the hand's own mass tells, else that with its load
+        c = np.array(chosen[: len(masses)])
+        if not sign and abs(c @ masses) > MASS_SIGMAS * np.sqrt(c @ covariance @ c):
+            sign = float(np.sign(c @ masses))
+    return Compensated(left - bias, mass, bias, specific, sign)
+
+
+def _changes(values: Floats, step_s: float) -> Floats:
+    """What changes within BAND_S: loads that come and stay do not disturb the fit of the mass."""
+    fast, slow = (sigma / step_s for sigma in BAND_S)
+    calm = gaussian_filter1d(values, fast, axis=0, mode="nearest")
+    return np.asarray(calm - gaussian_filter1d(values, slow, axis=0, mode="nearest"))
+
+
+def _huber(miss: Floats) -> Floats:
+    scale = 1.345 * max(float(np.median(miss)) * 1.4826, 1e-9)
+    return np.minimum(1.0, scale / np.maximum(miss, 1e-12))

@@ -283,7 +283,7 @@ class Script:
         self._event("released", off, other="gripper")
         self._impulse("released", off, 0.8, 0.15)
         self._impulse("gripper_open", stroke.end_s, 0.5, 0.12)
-        self._begin("release", touch, stroke.command_s)
+        self._begin("release", off, stroke.command_s)
         self.object.release(hold, stroke.start_s, off)
         error = float(np.linalg.norm(self.object.rest[:2] - place_x_y))
         self._cursor = off + self.rng.uniform(0.05, 0.35)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-import phase_families as families
 import pytest
 
 from mmdata.phases import segment_inputs
 from mmdata.phases.layer import to_layer
 from mmdata.phases.report import write_html
-from mmdata.phases.scripted import pick_place
+from mmdata.phases.scripted import pick_place, take_of
 from mmdata_schema import load_taxonomy, read_layer, validate_layer, write_layer
 
 
@@ -32,8 +31,8 @@ def test_layer_is_valid_and_repeatable() -> None:
 def test_labels_follow_the_taxonomies(taxonomy: str) -> None:
     layers = [to_layer(segment_inputs(pick_place(7, retry=True).inputs), "a")]
     layers += [
-        to_layer(segment_inputs(family()[0]), "b")
-        for family in (families.insert, families.pour, families.wipe, families.drive)
+        to_layer(segment_inputs(take_of(family, 7).inputs), "b")
+        for family in ("insert", "pour", "wipe", "driving", "locomotion", "handover")
     ]
     unknown = [
         problem

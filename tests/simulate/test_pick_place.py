@@ -445,6 +445,10 @@ def test_every_seed_makes_a_whole_and_ordered_story(seed):
         "gripper_open_command", "released",
     )]  # fmt: skip
     assert stamps == sorted(stamps)
+    begins = {p["label"]: p["start_ns"] for p in truth["phases"]}
+    assert begins["grasp"] == event(ep, "contact")
+    assert begins["lift"] == event(ep, "lifted")
+    assert begins["release"] == event(ep, "released")
     assert truth["contact_intervals"] == [
         {"start_ns": event(ep, "contact"), "end_ns": event(ep, "released")}
     ]
