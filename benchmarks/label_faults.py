@@ -45,12 +45,20 @@ RULES_OF = {
     "cut_off": {"cut_off", "undersized"},
     "undersized": {"undersized", "cut_off"},
     "ground": {"ground_offset"},
+    "twice": {"duplicate_2d"},
+    "double": {"duplicate_object"},
 }
 CAUSES = {"camera_extrinsics", "camera_late", "boxes_late", "annotator", "layer_height"}
 SPLITS = {
-    "tune": {"seeds": range(100, 112), "rigs": ("tune_a", "tune_b"), "noise": (1.5, 2.0, 2.5)},
-    "held": {"seeds": range(9500, 9530), "rigs": ("held_a", "held_b"), "noise": (1.0, 2.2, 3.0)},
-}
+    "tune": {
+        "seeds": range(100, 148), "rigs": ("tune_a", "tune_b", "random"),
+        "noise": (1.5, 2.0, 2.5, 1.8),
+    },
+    "held": {
+        "seeds": range(41000, 41030), "rigs": ("held_a", "held_b", "random", "random", "random"),
+        "noise": (1.0, 2.2, 3.0, 1.6),
+    },
+}  # fmt: skip
 
 
 def layer_of(scene: SimScene) -> Layer:
@@ -88,7 +96,7 @@ def matches(finding: LabelFinding, fault: Fault) -> bool:
     if finding.name not in RULES_OF[fault["kind"]]:
         return False
     same = finding.object_id == fault["object_id"] or (
-        fault["kind"] == "swap" and finding.object_id == fault["partner"]
+        fault["kind"] in ("swap", "twice") and finding.object_id == fault["partner"]
     )
     if fault["kind"] == "phantom" and fault["object_id"] is None:
         same = finding.object_id is None
@@ -204,7 +212,8 @@ def run_scene(job: tuple[str, int, tuple[str, ...]]) -> dict[str, Any]:
         out["table"] = before  # magnitudes below what is asked for are no part of the recall
     if "tracks" in parts:
         injector = fresh()
-        injector.whole_tracks(("heading", "gap", "renamed", "reuse"))
+        injector.whole_tracks(("heading", "gap", "renamed", "reuse", "double"))
+        injector.twice()
         judge(injector)
     if "lidar" in parts:
         injector = fresh()
@@ -334,7 +343,7 @@ def report(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def speed(boxes: int = 100_000) -> None:
     """Time to check so many 3D boxes in six cameras, without and with LiDAR points."""
-    from label_scenes import speed_scene
+    from label_speed import speed_scene
 
     for lidar in (False, True):
         scene, layers = speed_scene(boxes, lidar)

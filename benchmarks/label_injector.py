@@ -122,6 +122,17 @@ class Injector:
                     break
         self.scene.boxes2 = [b for b in self.scene.boxes2 if id(b) not in taken] + fresh
 
+    def twice(self) -> None:
+        """Rectangles drawn a second time, without an identity or under the same."""
+        for k in self.some(self.plain(0.7, 20.0)):
+            box = self.scene.boxes2[k]
+            side = (box["xyxy"][2:] - box["xyxy"][:2]).min()
+            jitter = self.rng.normal(0, min(self.scene.noise_px, 0.05 * side), 4)
+            name = box["object_id"] if self.rng.random() < 0.5 else None
+            again = box | {"xyxy": box["xyxy"] + jitter, "object_id": name}
+            self.scene.boxes2.append(again)
+            self.note("twice", box, partner=name)
+
     def _near_truth(self, xyxy: Any, stream: str, frame: int) -> bool:
         """Whether an object that nobody labelled in this image happens to be there."""
         return any(_iou(xyxy, r) > 0.1 for r in self.scene.projected(stream, frame))
@@ -252,6 +263,19 @@ class Injector:
                 self.note("empty", like[0], track=True)
                 return True
         return False
+
+    def _double(self, boxes: list[Any], magnitude: float | None) -> bool:
+        """The same thing once more, under another identity and a hand's breadth off."""
+        off = magnitude or 0.08 * float(boxes[0]["size"][0])
+        angle = self.rng.uniform(-np.pi, np.pi)
+        for box in list(boxes):
+            again = dict(box)
+            again["object_id"] = f"{box['object_id']}_twice"
+            again["center"] = box["center"] + off * np.array([np.cos(angle), np.sin(angle), 0])
+            self.scene.boxes3.append(again)
+        self.note("double", {**boxes[0], "object_id": f"{boxes[0]['object_id']}_twice"}, off,
+                  track=True, partner=boxes[0]["object_id"])  # fmt: skip
+        return True
 
     def _near(self, boxes: list[Any]) -> bool:
         ego = self.scene.ego(np.array([b["stamp_ns"] for b in boxes]))[0]

@@ -30,7 +30,8 @@ from mmdata.geometry import (
 
 _NORMAL = np.array([[x, y, z] for x, y, z in [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0),
                                               (0, 0, 1), (0, 0, -1)]], float)  # fmt: skip
-_SPREAD = [(a, b) for a in (-0.42, -0.14, 0.14, 0.42) for b in (-0.42, -0.14, 0.14, 0.42)]
+_LINE = (np.arange(6) - 2.5) / 6
+_SPREAD = [(a, b) for a in _LINE for b in _LINE]
 _FACE = np.repeat(np.arange(6), len(_SPREAD))
 _POINTS = np.array(
     [np.roll([0.5 * n.sum(), a, b], int(np.abs(n).argmax())) for n in _NORMAL for a, b in _SPREAD]
@@ -80,6 +81,29 @@ RIGS: dict[str, list[tuple[Any, ...]]] = {
 }  # fmt: skip
 
 
+def random_rig(rng: np.random.Generator) -> list[tuple[Any, ...]]:
+    """Six cameras around the vehicle, as in RIGS: any lens, any opening from 35 to 140 degrees."""
+    out: list[tuple[Any, ...]] = []
+    for degrees in (0, 60, -60, 120, -120, 180):
+        width, height = ((1280, 720), (1600, 900), (1920, 1080), (1920, 1200), (1280, 960))[
+            int(rng.integers(5))
+        ]
+        lens = str(rng.choice(["pinhole", "brown_conrady", "fisheye"], p=[0.4, 0.4, 0.2]))
+        half = np.radians(rng.uniform(35, 140 if lens == "fisheye" else 95)) / 2
+        coefficients: tuple[float, ...] = ()
+        focal = width / 2 / np.tan(half)
+        corner = (1 + (height / width) ** 2) * np.tan(half) ** 2
+        if lens == "brown_conrady":  # monotone out to the corner
+            bend = rng.uniform(-0.2, 0.1) / corner
+            coefficients = (bend, 0.1 * bend**2, *rng.normal(0, 3e-4, 2))
+        elif lens == "fisheye":
+            focal = width / 2 / half
+            coefficients = (*rng.uniform(-0.02, 0.02, 1), *rng.uniform(-0.003, 0.003, 1), 0.0, 0.0)
+        heading = degrees + rng.uniform(-15, 15)
+        out.append((heading, lens, focal, tuple(map(float, coefficients)), width, height))
+    return out
+
+
 @dataclass
 class Thing:
     """One object: path (start, velocity, yaw rate), true size and class."""
@@ -94,12 +118,17 @@ class Thing:
     inset: np.ndarray[Any, Any]
     acceleration: float = 0.0
 
+    @property
+    def _stops_s(self) -> float:
+        return -self.speed / self.acceleration if self.acceleration < 0 else float("inf")
+
     def pose(self, t: Any) -> tuple[Any, Any]:
         """Centre and orientation at seconds t (N,)."""
         t = np.asarray(t, float)
-        v = np.maximum(self.speed + self.acceleration * t, 0.0) if self.speed > 0 else 0 * t
-        travelled = self.speed * t + 0.5 * self.acceleration * t**2 if self.speed > 0 else 0 * t
-        del v
+        # Who brakes comes to a stop; nobody backs up. Before the start the speed is what it was.
+        moving = np.clip(t, None, self._stops_s)
+        gained = 0.5 * self.acceleration * np.maximum(moving, 0.0) ** 2
+        travelled = self.speed * moving + gained if self.speed > 0 else 0 * t
         if abs(self.yaw_rate) > 1e-6 and self.speed > 0:
             r = self.speed / self.yaw_rate
             yaw = self.yaw + travelled / r
@@ -226,8 +255,9 @@ class SimScene:
 
     def _views(self) -> None:
         rng = self.rng
+        rig = random_rig(rng) if self.rig == "random" else RIGS[self.rig]
         views = []
-        for k, (degrees, lens, focal, coefficients, width, height) in enumerate(RIGS[self.rig]):
+        for k, (degrees, lens, focal, coefficients, width, height) in enumerate(rig):
             name = f"camera_{k}"
             heading = np.radians(degrees)
             q = quat_multiply(
@@ -275,8 +305,17 @@ class SimScene:
                 )  # fmt: skip
 
     def label_images(self) -> None:
-        """Draw the rectangles of all images, as ``late_ns`` and ``turn_rad`` have it."""
+        """Draw the rectangles of all images, as ``late_ns`` and ``turn_rad`` have it.
+
+        From which visible share on an object is drawn is a matter of taste, but of one taste for
+        one object in one camera: it does not change from image to image.
+        """
         rng = self.rng
+        self.taste = {
+            (view.stream, k): rng.uniform(0.15, 0.4)
+            for view in self.views
+            for k in range(len(self.things))
+        }
         self.keyed = {(b["object_id"], b["frame"]) for b in self.boxes3}
         for view in self.views:
             late = self.late_ns.get(view.stream, 0)
@@ -309,7 +348,7 @@ class SimScene:
             return
         shares = self._visible(view, rows, center, size, turned, p, q)
         for k, visible in zip(rows.tolist(), shares.tolist(), strict=True):
-            if visible < rng.uniform(0.15, 0.4):
+            if visible < self.taste[(view.stream, k)] + rng.normal(0, 0.02):
                 continue
             whole, inset = bounds[k], self.things[k].inset
             w, h = whole[2] - whole[0], whole[3] - whole[1]
@@ -339,10 +378,11 @@ class SimScene:
         at = np.concatenate([center, np.array([w[0] for w in self.walls]).reshape(-1, 3)])
         extent = np.concatenate([size, np.array([w[1] for w in self.walls]).reshape(-1, 3)])
         turn = np.concatenate([turned, np.array([w[2] for w in self.walls]).reshape(-1, 4)])
-        ray = (world - p)[:, :, None]
-        hit = _entry(p, ray, at, extent, turn) < 0.995  # (R, P, J)
-        hit[np.arange(len(rows)), :, rows] = False
-        open_ &= ~hit.any(axis=2)
+        which, point = np.nonzero(open_ & points)
+        ray = (world[which, point] - p)[:, None]
+        hit = _entry(p, ray, at, extent, turn) < 0.995  # (rays, J)
+        hit[np.arange(len(which)), rows[which]] = False
+        open_[which, point] = ~hit.any(axis=1)
         return (open_ & points).sum(axis=1) / np.maximum(points.sum(axis=1), 1)
 
     def projected(self, stream: str, frame: int) -> list[Any]:
@@ -408,74 +448,3 @@ def _entry(origin: Any, ray: Any, center: Any, size: Any, turned: Any) -> Any:
         a, b = (-size / 2 - o) / d, (size / 2 - o) / d
     low, high = np.fmin(a, b).max(axis=-1), np.fmax(a, b).min(axis=-1)
     return np.where((high >= low) & (high > 0), np.maximum(low, 0.0), np.inf)
-
-
-def speed_scene(boxes: int, lidar: bool) -> tuple[LabelScene, list[Any]]:
-    """A long drive with 250 objects in 400 keyframes (for 100,000 boxes), six cameras, rectangles
-    for everything in sight and, with ``lidar``, 60,000 points in every sweep."""
-    from mmdata.checks.label_limits import LabelLimits
-    from mmdata.checks.labels.projection import look
-    from mmdata.checks.labels.tables import read_boxes_3d
-    from mmdata_schema import Layer, Provenance, Track2D, Track3D
-
-    rng = np.random.default_rng(5)
-    frames = 400
-    objects = boxes // frames
-    stamps = T0 + PERIOD * np.arange(frames)
-    t = (stamps - T0) / 1e9
-    base = SimScene(1, "held_a", frames=frames + 2, objects=2)
-    ego = base.ego(stamps)[0]
-    names = list(SIZES)
-    three = []
-    for k in range(objects):
-        label = names[int(rng.integers(len(names)))]
-        yaw = rng.uniform(-np.pi, np.pi)
-        speed = 0.0 if label == "traffic_cone" else rng.choice([0.0, 1.2])
-        heading = np.array([np.cos(yaw), np.sin(yaw), 0])
-        at = ego[int(rng.integers(frames))] + [*rng.uniform(-25, 25, 2), SIZES[label][2] / 2]
-        center = at + (t - t.mean())[:, None] * speed * heading + rng.normal(0, 0.01, (frames, 3))
-        q = (float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2)))
-        three.append(
-            Track3D(
-                id=f"t{k}", object_id=f"o{k}", label=label, frame_id="world",
-                stamp_ns=stamps.tolist(), center_m=center.tolist(),
-                size_lwh_m=[SIZES[label]] * frames, quaternion_wxyz=[q] * frames,
-            )
-        )  # fmt: skip
-    layer = Layer(
-        episode_id="speed", name="speed", provenance=Provenance(author="a"), tracks_3d=three
-    )
-    table = read_boxes_3d(layer, 3.5)
-    two = []
-    for view in base.views:
-        seen = look(view, table, LabelLimits().projection)
-        rows = np.flatnonzero((seen.visible > 0.35) & seen.certain)
-        rows = rows[(seen.rect[rows, 2:] - seen.rect[rows, :2]).min(axis=1) > 8]
-        track = table.track[seen.row[rows]]
-        for k in np.unique(track):
-            mine = rows[track == k]
-            at = view.stamp_ns[seen.frame[mine]]
-            gap = np.append(np.diff(seen.frame[mine]) > 1, False)
-            drawn = seen.rect[mine] + rng.normal(0, 1, (len(mine), 4))
-            two.append(
-                Track2D(
-                    id=f"{view.stream}-{k}", object_id=table.named[k].object_id,
-                    label=table.named[k].label,
-                    stream=view.stream, stamp_ns=at.tolist(), xyxy_px=drawn.tolist(),
-                    gap_after=gap.tolist(),
-                )
-            )  # fmt: skip
-    layer = layer.model_copy(update={"tracks_2d": two})
-    corners = np.array([th.size_lwh_m[0] for th in three])
-    centers = np.array([th.center_m for th in three])
-
-    def read(i: int) -> Sweep:
-        own = np.random.default_rng(i)
-        near = np.flatnonzero(np.linalg.norm(centers[:, i] - ego[i], axis=1) < 60)
-        chosen = own.choice(near, 20000)
-        on = centers[chosen, i] + 0.3 * own.uniform(-1, 1, (20000, 3)) * corners[chosen]
-        ground = ego[i] + np.c_[own.normal(0, 25, (40000, 2)), own.normal(0, 0.02, 40000)]
-        return Sweep(int(stamps[i]), np.concatenate([on, ground]), None, ego[i] + [0, 0, 1.9])
-
-    sweeps = (Sweeps("lidar_points", stamps, read),) if lidar else ()
-    return LabelScene("world", base.views, Frames(), sweeps), [layer]

@@ -42,13 +42,15 @@ class ImageLimits(_Group):
     match_iou: float = Field(default=0.25, gt=0, lt=1)
     settled_iou: float = Field(default=0.7, gt=0, lt=1)
     """Two boxes with one identity that overlap this much belong together without a search."""
+    duplicate_iou: float = Field(default=0.6, gt=0, lt=1)
+    """Two rectangles of one image that overlap this much may show one thing."""
     swap_gain_iou: float = Field(default=0.3, gt=0, lt=1)
     """Overlap that another identity must gain to be believed."""
     min_shift_fraction: float = Field(default=0.12, gt=0)
     """Shift of an edge pair over the side of the box."""
     location_sigma: float = Field(default=5.0, gt=0)
     """Shift over the spread of all shifts in this camera."""
-    chance: float = Field(default=0.01, gt=0, lt=1)
+    chance: float = Field(default=0.03, gt=0, lt=1)
     """Share of cameras in which the hand's noise alone may look like a fault, where an object is
     compared with itself in the images before and after: the more rectangles, the further chance
     goes, and the further off one must be."""
@@ -93,6 +95,9 @@ class SweepLimits(_Group):
     cut_points: int = Field(default=5, ge=1)
     cut_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the object's points outside the box."""
+    beside_share: float = Field(default=0.2, gt=0)
+    """Density of points beside the box, over that beyond a face, from which on they belong to
+    something that goes on past the box."""
     cut_keyframes: int = Field(default=3, ge=1)
     """Keyframes of a track in which points are cut off at the same face (all of a shorter one)."""
     ring_m: float = Field(default=1.5, gt=0)
@@ -132,6 +137,8 @@ class TrackLimits(_Group):
     }  # fmt: skip
     gap_radius_m: float = Field(default=1.5, gt=0)
     """A new identity this near where another vanished continues it."""
+    duplicate_overlap: float = Field(default=0.5, gt=0, le=1)
+    """Share of each of two boxes that lies in the other, from which on they show one thing."""
     gap_s: float = Field(default=1.5, gt=0)
     """Time within which a track that vanished is looked for."""
 

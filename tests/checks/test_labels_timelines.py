@@ -46,7 +46,9 @@ def test_one_boundary_off():
     story[3], story[4] = ("transport", 4, 6.0), ("lower", 6.0, 7.5)
     found = timelines(view("wrist"), view("side", story))
     assert {f.name for f in found} == {"boundary"}
-    assert [round(f.value, 6) for f in found] == [0.5]  # end of one, start of the next: one boundary
+    assert [round(f.value, 6) for f in found] == [
+        0.5
+    ]  # end of one, start of the next: one boundary
     assert all(f.error_type == "CON7" for f in found)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmdata.checks.label_limits import CauseLimits, ProjectionLimits
-from mmdata.checks.labels.images import Facing
+from mmdata.checks.labels.facing import Facing
 from mmdata.checks.labels.projection import (
     camera_poses,
     corners_in_camera,

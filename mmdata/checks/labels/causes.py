@@ -54,6 +54,17 @@ def camera_findings(cause: CameraCause) -> list[LabelFinding]:
     return out
 
 
+def fold_duplicates(findings: Sequence[LabelFinding]) -> list[LabelFinding]:
+    """What is found of a thing that was labelled twice goes under that."""
+    twice = {f.object_id: f.key for f in findings if f.name == "duplicate_object"}
+    return [
+        f.under(twice[f.object_id])
+        if f.object_id in twice and f.cause is None and f.name != "duplicate_object"
+        else f
+        for f in findings
+    ]
+
+
 def fold_keyframes(findings: Sequence[LabelFinding], interval_ns: float) -> list[LabelFinding]:
     """Fold what a displaced or resized keyframe does to images, points and neighbours under it."""
     causes: dict[str | None, list[LabelFinding]] = defaultdict(list)

@@ -19,6 +19,10 @@ from mmdata.checks.labels.tracks import about
 from mmdata.geometry import points_in_box, quat_conjugate, quat_rotate
 
 _CLEAR_M = 0.4
+#: Share of a box by which its object may reach beyond it on either side.
+_UNDERSIZED = 0.8
+#: Boxes from which on their median height is that of the layer.
+_TELLING = 20
 #: Row of Contents -> what a finding says of its place.
 Place = Callable[[int], dict[str, Any]]
 _FACES = ("front", "back", "left", "right", "top")
@@ -29,9 +33,10 @@ class Contents:
     """What points say about boxes, one row per box of ``row`` (R,).
 
     inside (R,): points in the box, faces included. solid (R,): those above its floor. out (R, 5):
-    points just beyond each face (front, back, left, right, top); near (R, 5): points just inside
-    it. through, before (R,): returns from behind and in front of an empty box along rays through
-    it. ground (R,): bottom above the ground around, metres, NaN where that is not seen. range_m.
+    points just beyond each face (front, back, left, right, top), 0 where they go on past the box
+    (a wall does, an object does not); near (R, 5): points just inside the face. through, before
+    (R,): returns from behind and in front of an empty box along rays through it. ground (R,):
+    bottom above the ground around, metres, NaN where that is not seen. range_m.
     """
 
     row: Ints
@@ -115,7 +120,8 @@ def _contents_of(boxes: Boxes3D, rows: Ints, sweep: Sweep, limits: SweepLimits) 
     ground = np.full(n, np.nan)
     for k in range(n):
         half = 0.5 * size[k]
-        reach = float(np.hypot(half[0], half[1])) + limits.ring_m
+        wide = half[:2] + np.maximum(limits.margin_m, _UNDERSIZED * half[:2]) + limits.margin_m
+        reach = max(float(np.hypot(*half[:2])) + limits.ring_m, float(np.hypot(*wide)))
         candidates = index.around(center[k], reach)
         local = quat_rotate(inverse[k], index.points[candidates] - center[k])
         x, y, z = local.T
@@ -128,8 +134,9 @@ def _contents_of(boxes: Boxes3D, rows: Ints, sweep: Sweep, limits: SweepLimits) 
         out[k], near[k] = _shell(x, y, z, half, low, limits)
         beside = (ax > half[0] + 0.3) | (ay > half[1] + 0.3)
         flat = z[beside & (z < -half[2] + 1.0) & (z > -half[2] - 1.5)]
-        if len(flat) >= limits.ground_points:
-            ground[k] = -half[2] - float(np.quantile(flat, 0.1))
+        level = _ground_level(flat, limits)
+        if level is not None:
+            ground[k] = -half[2] - level
         if solid[k] == 0:
             seen_through = _rays(index.points, sweep.origin, center[k], size[k], turned[k])
             through[k], before[k] = seen_through[:2]
@@ -162,16 +169,47 @@ def _places(
 def _shell(
     x: Floats, y: Floats, z: Floats, half: Floats, low: Mask, limits: SweepLimits
 ) -> tuple[Ints, Ints]:
-    """Points beyond and inside each face, within the margin."""
+    """Points beyond and inside each face, within the margin.
+
+    None beyond where as good as the same goes on beside the box: a wall, a hedge, a tree.
+    """
     tall = low & (z <= half[2])
-    wide, deep = np.abs(y) <= half[1], np.abs(x) <= half[0]
+    wide, deep = np.abs(y) - half[1], np.abs(x) - half[0]
+    m = limits.margin_m
     over = np.stack([x - half[0], -x - half[0], y - half[1], -y - half[1], z - half[2]])
-    facing = np.stack([wide & tall, wide & tall, deep & tall, deep & tall, wide & deep])
+    facing = np.stack([wide <= 0, wide <= 0, deep <= 0, deep <= 0, (wide <= 0) & (deep <= 0)])
+    # Further off beside the box than an object whose box is half as large as it should be.
+    a, b = half[0], half[1]
+    far = np.maximum(m, _UNDERSIZED * half[:2])
+    on_y = (wide > far[1]) & (wide <= far[1] + m)
+    on_x = (deep > far[0]) & (deep <= far[0] + m)
+    around = (wide <= far[1] + m) & (deep <= far[0] + m) & ((wide > far[1]) | (deep > far[0]))
+    flank_of = np.stack([on_y, on_y, on_x, on_x, around])
+    high = np.stack([tall, tall, tall, tall, np.ones(len(z), bool)])
     # A hand's error of heading moves the long faces more than the short ones.
     swing = limits.noise_rad * np.array([half[1], half[1], half[0], half[0], 0.0])
-    beyond = facing & (over > limits.noise_m + swing[:, None]) & (over <= limits.margin_m)
-    near = facing & (over <= 0) & (over >= -limits.margin_m) & low
-    return beyond.sum(axis=1), near.sum(axis=1)
+    layer = high & (over > limits.noise_m + swing[:, None]) & (over <= m)
+    beyond = (facing & layer).sum(axis=1)
+    ring = (a + far[0] + m) * (b + far[1] + m) - (a + far[0]) * (b + far[1])
+    share = np.array([b / m, b / m, a / m, a / m, a * b / ring])
+    usual = (flank_of & layer).sum(axis=1) * share
+    near = facing & high & low & (over <= 0) & (over >= -m)
+    return np.where(usual < limits.beside_share * beyond, beyond, 0), near.sum(axis=1)
+
+
+def _ground_level(low: Floats, limits: SweepLimits) -> float | None:
+    """Height of the ground among low points around a box; None where they show none.
+
+    The ground is a layer: few points lie in the next layer above it. A wall or a hedge whose foot
+    is hidden has as many there.
+    """
+    if len(low) < limits.ground_points:
+        return None
+    level = float(np.quantile(low, 0.1))
+    thick = 0.15
+    in_layer = np.count_nonzero(np.abs(low - level) <= thick)
+    above = np.count_nonzero((low > level + thick) & (low <= level + 3 * thick))
+    return level if in_layer >= limits.ground_points and in_layer >= 2 * above else None
 
 
 def _without_others(
@@ -293,8 +331,10 @@ def _ground_findings(
         return []
     out: list[LabelFinding] = []
     height = found.ground[known]
-    level = float(np.median(height)) if len(known) >= 20 else 0.0
-    spread = 1.4826 * float(np.median(np.abs(height - level)))
+    level, spread = 0.0, 0.0
+    if len(known) >= _TELLING:
+        level = float(np.median(height))
+        spread = 1.4826 * float(np.median(np.abs(height - level)))
     if abs(level) > limits.ground_offset_m:
         out.append(
             make(RULES["layer_height"], f"boxes are {level:+.2f} m above the ground throughout "

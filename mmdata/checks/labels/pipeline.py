@@ -12,9 +12,11 @@ import numpy as np
 from mmdata.checks.label_limits import LabelLimits
 from mmdata.checks.labels import causes
 from mmdata.checks.labels.cameras import CameraCause, camera_cause, shared_delay
+from mmdata.checks.labels.duplicates import check_duplicates, without
+from mmdata.checks.labels.facing import Facing, face
 from mmdata.checks.labels.findings import LabelFinding, explained, make
 from mmdata.checks.labels.gaps import check_gaps
-from mmdata.checks.labels.images import Facing, compare, face
+from mmdata.checks.labels.images import compare
 from mmdata.checks.labels.lidar import check_lidar, count_points, hidden_by_points, nearest_sweep
 from mmdata.checks.labels.projection import look
 from mmdata.checks.labels.rules import RULES
@@ -34,12 +36,16 @@ from mmdata_schema import Layer
 
 @dataclass(frozen=True)
 class Sides:
-    """3D boxes of one layer, in the fixed frame; rectangles per stream of it or another."""
+    """3D boxes of one layer, in the fixed frame; rectangles per stream of it or another.
+
+    meant: identity of a thing labelled twice -> the identity it is checked under.
+    """
 
     layer_3d: str
     boxes: Boxes3D
     layer_2d: str
     rectangles: dict[str, Boxes2D]
+    meant: dict[str, str]
 
 
 def check_boxes(
@@ -60,7 +66,13 @@ def check_boxes(
     two = {layer.name: read_boxes_2d(layer, exposures) for layer in layers}
     two = {name: rectangles for name, rectangles in two.items() if rectangles}
     found: list[LabelFinding] = []
-    for boxes in three.values():
+    meant: dict[str, dict[str, str]] = {}
+    for name, boxes in three.items():
+        doubles, again = check_duplicates(boxes, limits.tracks, classes)
+        found += doubles
+        ids = {k: n.object_id or n.annotation_id for k, n in enumerate(boxes.named)}
+        meant[name] = {ids[extra]: ids[kept] for extra, kept in again.items()}
+        three[name] = boxes = without(boxes, again)
         found += check_tracks(boxes, limits.tracks, classes)
         sight = partial(_in_sight, scene, boxes, limits)
         found += check_gaps(boxes, limits.tracks, classes, sight)
@@ -69,7 +81,8 @@ def check_boxes(
     for a, boxes in three.items():
         for b, rectangles in two.items():
             if a == b or (b not in three and a not in two):
-                found += _images(scene, Sides(a, boxes, b, rectangles), limits, classes)
+                sides = Sides(a, boxes, b, rectangles, meant[a])
+                found += _images(scene, sides, limits, classes)
     return _folded(found, three, two, limits)
 
 
@@ -80,7 +93,9 @@ def _images(
     boxes = sides.boxes
     ids = {n.object_id for n in boxes.named if n.object_id}
     ids |= {n.object_id for r in sides.rectangles.values() for n in r.names if n.object_id}
+    ids |= set(sides.meant.values())
     codes = {object_id: k for k, object_id in enumerate(sorted(ids))}
+    codes |= {extra: codes[kept] for extra, kept in sides.meant.items()}
     facings: list[tuple[View, Facing, CameraCause | None]] = []
     for view in scene.views:
         rectangles = sides.rectangles.get(view.stream)
@@ -190,7 +205,8 @@ def _folded(
                 sizes[(name.object_id, stream)] += count
                 drawn_2d[name.author] += count
     interval = max((boxes.interval_ns for boxes in three.values()), default=0.0)
-    out = causes.fold_keyframes(found, interval)
+    out = causes.fold_duplicates(found)
+    out = causes.fold_keyframes(out, interval)
     out = causes.fold_empty(out, limits.causes)
     out = causes.fold_objects(out, sizes, limits.causes)
     return explained(causes.fold_annotators(out, drawn_2d, drawn_3d, limits.causes))

@@ -156,7 +156,7 @@ def look(
     if occlusion and len(row):
         _, size, turned = box_at(boxes, row, part)
         turned = quat_multiply(quat_conjugate(orientation[frame]), turned)
-        solid = Solids(local, size, turned, boxes.track[row])
+        solid = Solids(local, size, turned, boxes.thing[boxes.track[row]])
         visible *= 1.0 - hidden(frame, rect, np.concatenate(ends)[keep], solid)
     return Seen(row, frame, part, certain, bounds[keep], rect, inside[keep], visible, range_m)
 
@@ -244,12 +244,13 @@ def _ends(pixels: Floats, seen: Mask) -> Floats:
 
 @dataclass(frozen=True)
 class Solids:
-    """Boxes in the camera frame: centres (K, 3), sizes, orientations (K, 4), tracks (K,)."""
+    """Boxes in the camera frame: centres (K, 3), sizes, orientations (K, 4), and which thing each
+    is (K,): nothing hides itself."""
 
     center: Floats
     size: Floats
     quaternion: Floats
-    track: Ints
+    thing: Ints
 
 
 def hidden(frame: Ints, rect: Floats, ends: Floats, solids: Solids) -> Floats:
@@ -295,7 +296,7 @@ def _overlapping(frame: Ints, rect: Floats, solids: Solids) -> tuple[Ints, Ints]
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         if stop - start < 2:
             continue
-        r, k = rect[start:stop], solids.track[start:stop]
+        r, k = rect[start:stop], solids.thing[start:stop]
         meets = (
             (r[:, None, 0] < r[None, :, 2]) & (r[None, :, 0] < r[:, None, 2])
             & (r[:, None, 1] < r[None, :, 3]) & (r[None, :, 1] < r[:, None, 3])

@@ -124,6 +124,14 @@ _rule(
     "An image has no labels while nearly all others of its camera do.",
 )
 _rule(
+    "LAB108",
+    "duplicate_2d",
+    _E,
+    "ACC2",
+    "An object has one 2D box in an image",
+    "A rectangle shows what another rectangle of this image shows already.",
+)
+_rule(
     "LAB201",
     "empty_box",
     _E,
@@ -218,7 +226,15 @@ _rule(
     _W,
     "ACC1",
     "An object keeps its class",
-    "Tracks of one identity have different classes.",
+    "Tracks of one identity, or labels of one thing for two sensors, have different classes.",
+)
+_rule(
+    "LAB309",
+    "duplicate_object",
+    _E,
+    "ACC2",
+    "A thing has one identity",
+    "Boxes of two identities fill each other: one thing was labelled twice.",
 )
 _rule(
     "LAB401",

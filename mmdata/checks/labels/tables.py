@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,8 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Named:
-    """One track, or one rectangle's identity: what rows of a table point to."""
+    """One track, or one rectangle's identity: what rows of a table point to. sibling: another
+    identity that the label says is the same thing."""
 
     annotation_id: str
     object_id: str | None
@@ -29,6 +30,7 @@ class Named:
     author: str
     frame_id: str | None = None
     single: bool = False
+    sibling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ class Boxes3D:
         inside = ~self.last[:-1]
         steps = np.diff(self.stamp_ns)[inside]
         return float(np.median(steps)) if len(steps) else 0.0
+
+    @cached_property
+    def thing(self) -> Ints:
+        """(T,) per track: a number that tracks of one thing (identity or sibling) share."""
+        number: dict[str, int] = {}
+        out = np.arange(len(self.named))
+        for k, named in enumerate(self.named):
+            own = named.object_id or named.annotation_id
+            same = [number[name] for name in (own, named.sibling) if name in number]
+            out[k] = min(same, default=k)
+            for name in (own, named.sibling):
+                if name is not None:
+                    number.setdefault(name, int(out[k]))
+        return out
 
     def row_id(self, row: int) -> str:
         """Address of a keyframe."""
@@ -143,7 +159,8 @@ def read_boxes_3d(layer: Layer, max_gap_intervals: float) -> Boxes3D:
         gap = np.asarray(track.gap_after or [False] * track.keyframe_count, bool)
         who = author_of(track.provenance, layer.provenance)
         named.append(
-            Named(track.id, track.object_id, track.label, layer.name, who, track.frame_id)
+            Named(track.id, track.object_id, track.label, layer.name, who, track.frame_id,
+                  sibling=_sibling(track.attributes, track.keyframe_attributes))
         )  # fmt: skip
         columns.append(
             _columns(track.stamp_ns, track.center_m, track.size_lwh_m, track.quaternion_wxyz, gap)
@@ -159,7 +176,8 @@ def read_boxes_3d(layer: Layer, max_gap_intervals: float) -> Boxes3D:
         single = len(boxes) == 1
         name = first.id if single else (first.object_id or first.id)
         named.append(
-            Named(name, first.object_id, first.label, layer.name, who, first.frame_id, single)
+            Named(name, first.object_id, first.label, layer.name, who, first.frame_id, single,
+                  _sibling(first.attributes, {}))
         )  # fmt: skip
         columns.append(
             _columns(
@@ -171,6 +189,11 @@ def read_boxes_3d(layer: Layer, max_gap_intervals: float) -> Boxes3D:
             )
         )
     return join(named, columns, max_gap_intervals)
+
+
+def _sibling(own: Mapping[str, Any], by_keyframe: Mapping[str, Sequence[Any]]) -> str | None:
+    values = [own.get("sibling"), *by_keyframe.get("sibling", ())]
+    return next((value for value in values if isinstance(value, str) and value), None)
 
 
 def join(
