@@ -17,6 +17,7 @@ from make_episode import START, box_at, read_number
 from viewer_helpers import Server
 
 from mmdata import SE3, Kind, Stream, StreamInfo, open_episode
+from mmdata.annotations import read_episode_layer
 from mmdata.geometry import quat_from_rotvec, quat_to_matrix
 from mmdata.streams import FieldInfo
 from mmdata_schema import Layer, Phase, Provenance, Track3D
@@ -271,3 +272,18 @@ def test_agreement_of_hand_made_layers() -> None:
     assert [(d["stamp_ns"], d["a"], d["b"]) for d in found["differences"]] == [
         (1_000_000_000, "y", "x")
     ]
+
+
+def test_objects_that_lie_apart_are_listed_for_adjudication(drive: Path) -> None:
+    anna = read_episode_layer(drive, "anna")
+    track: Any = anna.get("t-car-1")
+
+    def ben(by_m: float) -> Layer:
+        moved = [(x + by_m, y, z) for x, y, z in track.center_m]
+        return anna.put(track.edit(center_m=moved)).edit(name="ben")
+
+    # A tenth of the car's 4.5 m.
+    assert agreement(anna, ben(0.44))["differences"] == []
+    (row,) = agreement(anna, ben(0.46))["differences"]
+    assert (row["kind"], row["object_id"], row["a_id"]) == ("place", "car-1", "t-car-1")
+    assert row["centre_m"] == pytest.approx(0.46)

@@ -121,10 +121,8 @@ def test_edges_snap_to_events_and_to_real_stamps(page: Page) -> None:
     assert abs(moved - 5.52 * SECOND) < SECOND / 15
     # With Alt where the pointer is, and without the neighbour. A little left of what two phases
     # share is the end of the first.
-    drag(
-        page, point(page, moved - 3 * step, "manoeuvre"), point(page, 3 * SECOND + 5 * step, "manoeuvre"),
-        key="Alt",
-    )  # fmt: skip
+    near, target = (point(page, t, "manoeuvre") for t in (moved - 3 * step, 3 * SECOND + 5 * step))
+    drag(page, near, target, key="Alt")
     now = phases(page)
     assert abs(now["p1"][2] - 3 * SECOND - 5 * step) <= 1.5 * step
     assert now["p1"][2] != 3 * SECOND

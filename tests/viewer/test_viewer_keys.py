@@ -36,7 +36,7 @@ class Keys:
 
     def at(self, t: float, focus: str = "camera_front") -> int:
         """Cursor to an instant, with a stream in focus; pointer and focus of the page elsewhere."""
-        self.session("(s.focus = a[1], s.clock.seek(a[0]))", [t, focus])
+        self.session("(s.focus = a[1], s.clock.seek(a[0]))", [int(t), focus])
         return self.t
 
     def select(self, id: str | None, collection: str = "phases", layer: str = "anna") -> None:

@@ -109,7 +109,7 @@ def test_a_finding_of_the_checks_leads_to_instant_view_and_object(
     # The list has the same places to click.
     page.page.get_by_role("tab", name="Findings").click()
     page.run("() => window.mmdata.session.clock.seek(0)")
-    row = page.page.locator(".finding", has_text="car-2").first
+    row = page.page.locator(".finding:has(.places)", has_text="car-2").first
     row.locator("summary").click()
     row.locator(".place").last.click()
     assert page.run("() => window.mmdata.session.clock.t") == jumped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -20,7 +21,7 @@ from viewer_helpers import Server
 from mmdata import EpisodeWriter, Kind, StreamInfo
 from mmdata.errors import ConfigError
 from mmdata_viewer.catalog import Catalog
-from mmdata_viewer.server import is_loopback, serve
+from mmdata_viewer.server import is_loopback, listen, serve
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,27 @@ def test_a_token_is_needed_off_the_loopback(drive: Path, tmp_path: Path) -> None
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         assert opener.open(server.url).geturl() == bare, "the token leaves the address bar"
         assert opener.open(bare + "api/episodes").status == 200
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Nagle's algorithm would hold the second packet of every answer back, by some 40 ms."""
+
+    async def option() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            own = writer.get_extra_info("socket")
+            seen.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            value = await asyncio.wait_for(seen, 20)
+            writer.close()
+        return value
+
+    assert asyncio.run(option()) == 1
 
 
 def hostile(folder: Path, drive: Path) -> None:

@@ -14,6 +14,9 @@ BOUNDARY_NS = 100_000_000
 """Two boundaries agree when they are closer than this."""
 MATCH_M = 2.0
 """Two boxes are taken for the same object when their centres are closer than this."""
+APART, TURNED_RAD = 0.1, float(np.deg2rad(10))
+"""Matched objects differ when their centres are further apart than this share of the longest side,
+or when they are turned further than this."""
 
 
 def agreement(a: Layer, b: Layer) -> dict[str, Any]:
@@ -114,9 +117,14 @@ def _tracks(
         free.remove(other)
         distances.append(distance)
         angles.append(angle)
+        both = {"a": track.label, "b": other.label, "a_id": track.id, "b_id": other.id}
+        row = {"stamp_ns": track.stamp_ns[0], "object_id": track.object_id, **both}
         if other.label != track.label:
-            row = {"kind": "class", "stamp_ns": track.stamp_ns[0], "a": track.label}
-            differences.append({**row, "b": other.label, "a_id": track.id, "b_id": other.id})
+            differences.append({"kind": "class", **row})
+        elif distance > APART * max(track.size_lwh_m[0]) or angle > TURNED_RAD:
+            differences.append(
+                {"kind": "place", **row, "centre_m": distance, "rotation_rad": angle}
+            )
     differences += [_missing(track, "b") for track in free]
     out: dict[str, Any] = {"matched": len(distances), "only_a": len(a) - len(distances)}
     out["only_b"] = len(free)
@@ -131,6 +139,7 @@ def _missing(track: Track3D, side: str) -> dict[str, Any]:
     return {
         "kind": "object",
         "stamp_ns": track.stamp_ns[0],
+        "object_id": track.object_id,
         side: track.label,
         other: None,
         f"{side}_id": track.id,

@@ -52,7 +52,7 @@ def serve(
         token = secrets.token_urlsafe(24)
     folder = Path(state) if state is not None else catalog.root / STATE_FOLDER
     journal = Journal(folder / JOURNAL)
-    listener = _listen(host, port)
+    listener = listen(host, port)
     port = listener.getsockname()[1]
     hosts = {*LOOPBACK, host.lower()} if loopback else {*LOOPBACK, *_own_names(host)}
     background = Background()
@@ -101,7 +101,8 @@ def _own_names(host: str) -> set[str]:
     return names - {"0.0.0.0", "::"}
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the address. ConfigError when it cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's algorithm off only where the protocol is named; with it, an answer of
     # headers and body waits some 40 ms for an acknowledgement in between.

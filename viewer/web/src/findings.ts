@@ -19,6 +19,8 @@ export class Worklist {
   reveal: (stream: string) => void = () => {};
   private finding = -1;
   private place = 0;
+  // Findings whose places are listed; the rows are made anew whenever something changes.
+  private readonly opened = new Set<string>();
 
   constructor(private readonly session: Session) {}
 
@@ -101,14 +103,23 @@ export class Worklist {
   }
 
   private placeList(finding: Finding, places: Place[]): HTMLElement {
+    const name = `${finding.rule} ${finding.message}`;
     const list = h("details", { class: "places" }, h("summary", {}, `${places.length} places`));
     // Made when looked at: there may be a hundred to each of a hundred findings.
-    list.addEventListener("toggle", () => {
-      if (!list.open || list.children.length > 1) return;
+    const fill = () => {
       for (const [k, place] of places.slice(0, MOST_LISTED_PLACES).entries()) {
         const words = [place.stamp_ns === undefined ? null : `${seconds(place.stamp_ns)} s`, place.stream, place.object_id, place.message];
         list.append(h("button", { type: "button", class: "link place", onclick: () => this.jump(finding, k) }, words.filter(Boolean).join(" · ") || `place ${k + 1}`));
       }
+    };
+    if (this.opened.has(name)) {
+      list.open = true;
+      fill();
+    }
+    list.addEventListener("toggle", () => {
+      if (list.open) this.opened.add(name);
+      else this.opened.delete(name);
+      if (list.open && list.children.length === 1) fill();
     });
     return list;
   }

@@ -40,6 +40,12 @@ export function inTier(session: Session, tier: string): Phase[] {
     .sort((a, b) => a.start_ns - b.start_ns);
 }
 
+// Two arms, or two views, have sequences of their own in a tier; only phases of one exclude each other.
+const sameSequence = (a: Phase, b: Phase) => a.tier === b.tier && (a.actor ?? null) === (b.actor ?? null) && (a.stream ?? null) === (b.stream ?? null);
+
+// Other phases of the own layer in the sequence of this one, in order of time.
+const beside = (session: Session, phase: Phase) => inTier(session, phase.tier).filter((p) => p.id !== phase.id && sameSequence(p, phase));
+
 export function labels(session: Session, tier: string): string[] {
   const known = session.taxonomy.tiers.find((t) => t.name === tier)?.labels.map((l) => l.label) ?? [];
   const used = inTier(session, tier).map((p) => p.label);
@@ -62,7 +68,7 @@ export function moveEdge(session: Session, phase: Phase, edge: "start" | "end", 
   t = Math.round(t);
   const field = edge === "start" ? "start_ns" : "end_ns";
   const other = edge === "start" ? "end_ns" : "start_ns";
-  const others = inTier(session, phase.tier).filter((p) => p.id !== phase.id);
+  const others = beside(session, phase);
   const neighbour = together ? others.find((p) => p[other] === phase[field]) : undefined;
   let [low, high] = edge === "start" ? [0, phase.end_ns - SHORTEST] : [phase.start_ns + SHORTEST, session.clock.duration];
   if (neighbour) {
@@ -86,8 +92,7 @@ export function moveEdge(session: Session, phase: Phase, edge: "start" | "end", 
 export function movePhase(session: Session, phase: Phase, start: number): Change[] {
   const length = phase.end_ns - phase.start_ns;
   let [low, high] = [0, session.clock.duration - length];
-  for (const p of inTier(session, phase.tier)) {
-    if (p.id === phase.id) continue;
+  for (const p of beside(session, phase)) {
     if (p.end_ns <= phase.start_ns) low = Math.max(low, p.end_ns);
     if (p.start_ns >= phase.end_ns) high = Math.min(high, p.start_ns - length);
   }
@@ -102,8 +107,7 @@ export function splitAt(phase: Phase, t: number): Change[] {
 }
 
 export function mergeNext(session: Session, phase: Phase): Change[] {
-  const list = inTier(session, phase.tier);
-  const next = list[list.findIndex((p) => p.id === phase.id) + 1];
+  const next = beside(session, phase).find((p) => p.start_ns >= phase.start_ns);
   return next ? [put({ ...phase, end_ns: next.end_ns }), drop(next)] : [];
 }
 
@@ -123,7 +127,7 @@ export function paint(session: Session, tier: string, ...laid: Phase[]): Change[
 
 // What is left of a phase beside another.
 function cut(p: Phase, by: Phase): Phase[] {
-  if (p.end_ns <= by.start_ns || p.start_ns >= by.end_ns) return [p];
+  if (!sameSequence(p, by) || p.end_ns <= by.start_ns || p.start_ns >= by.end_ns) return [p];
   const out: Phase[] = [];
   if (p.start_ns < by.start_ns) out.push({ ...p, end_ns: by.start_ns });
   if (p.end_ns > by.end_ns) out.push({ ...p, id: out.length ? `phase-${randomId()}` : p.id, start_ns: by.end_ns });

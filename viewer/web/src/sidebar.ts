@@ -287,7 +287,7 @@ export class Sidebar implements Panel {
     for (const d of a.differences)
       out.push(
         h("div", { class: "finding warning" },
-          h("span", {}, `${seconds(d.stamp_ns, 2)} s ${d.tier ?? d.kind}: `),
+          h("span", {}, `${seconds(d.stamp_ns, 2)} s ${d.tier ?? `${d.kind} of ${d.object_id}`}${d.kind === "place" ? `, ${d.centre_m.toFixed(2)} m and ${((d.rotation_rad * 180) / Math.PI).toFixed(0)}° apart` : ""}: `),
           h("button", { type: "button", class: "link", onclick: () => take("a", d) }, `${a.a}: ${d.a ?? "nothing"}`),
           " / ",
           h("button", { type: "button", class: "link", onclick: () => take("b", d) }, `${a.b}: ${d.b ?? "nothing"}`),

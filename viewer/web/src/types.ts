@@ -72,6 +72,8 @@ export interface Phase extends Annotation {
   end_ns: number;
   success?: boolean;
   parent_id?: string;
+  actor?: string;
+  stream?: string;
 }
 
 export interface EventMark extends Annotation {
