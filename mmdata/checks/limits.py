@@ -34,6 +34,8 @@ class Limits(BaseModel):
     """Resolution of the stamps over the period."""
     rate_fraction: float = Field(default=0.05, gt=0)
     """Measured against declared rate."""
+    rate_change_fraction: float = Field(default=0.1, ge=0.1)
+    """A rate that changes by less is one rate that wanders."""
     sweep_span: tuple[float, float] = (0.8, 1.05)
     """Time span of the points of a sweep over the sweep period."""
     alignment_ms: float = Field(default=1.0, gt=0)

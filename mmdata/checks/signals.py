@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmdata.checks import (
     GBZ,
     Context,
+    Detail,
     Outcome,
     Severity,
     check,
@@ -18,6 +19,7 @@ from mmdata.checks import (
     not_assessed,
     passed,
 )
+from mmdata.checks.places import instants
 from mmdata.streams import Kind, Ragged, Stream
 
 #: Fields in which equal or constant columns are the rule: symmetric matrices, flags, no returns.
@@ -34,15 +36,21 @@ def finite(context: Context) -> Iterator[Outcome]:
     limit = context.limits.missing_fraction
     for name, stream in context.episode.streams.items():
         bad = total = 0
+        rows = np.zeros(len(stream), bool)
         for values in _fields(stream).values():
-            bad += int(np.count_nonzero(~np.isfinite(values)))
+            wrong = ~np.isfinite(values)
+            bad += int(np.count_nonzero(wrong))
+            rows |= wrong.any(axis=1)
             total += values.size
         if not total:
             continue
         fraction = bad / total
         text = f"{bad} of {total} values are NaN or infinite ({fraction:.3%})"
+        places = instants(name, stream.stamp_ns[rows], "not a number")
         outcome = failed if fraction > limit else passed
-        yield outcome(text, name, value=round(fraction, 8), limit=limit)
+        yield outcome(
+            text, name, value=round(fraction, 8), limit=limit, details=places if bad else ()
+        )
 
 
 @check("SIG002", title="Channels vary", severity=Severity.INFO)
@@ -123,11 +131,13 @@ def not_frozen(context: Context) -> Iterator[Outcome]:
                 yield passed("frames change", name, value=still, limit=limit)
         elif longest > limit:
             text = f"frames stand still for {longest:.2f} s while the robot moves"
-            yield failed(text, name, value=longest, limit=limit)
+            places = _spans(name, facts, "still", "frames repeat")
+            yield failed(text, name, value=longest, limit=limit, details=places)
         elif facts["still_longest_s"] > limit:
             still = facts["still_longest_s"]
             text = f"frames stand still for {still:.2f} s, when the robot hardly moves"
-            yield not_assessed(text, name, value=still, limit=limit)
+            places = _spans(name, facts, "still", "frames repeat")
+            yield not_assessed(text, name, value=still, limit=limit, details=places)
         else:
             yield passed("frames change while the robot moves", name, value=longest, limit=limit)
 
@@ -138,9 +148,16 @@ def not_black(context: Context) -> Iterator[Outcome]:
     limit = context.limits.black_fraction
     for name, facts in _cameras(context):
         fraction = facts["black_fraction"]
-        outcome = failed if fraction > limit else passed
+        over = fraction > limit
+        places = _spans(name, facts, "black", "black") if over else []
+        outcome = failed if over else passed
         text = f"{fraction:.1%} of {facts['frames_checked']} frames are black"
-        yield outcome(text, name, value=fraction, limit=limit)
+        yield outcome(text, name, value=fraction, limit=limit, details=places)
+
+
+def _spans(name: str, facts: Mapping[str, Any], what: str, message: str) -> list[Detail]:
+    spans = facts.get("places", {}).get(what, ())
+    return [Detail(name, span["stamp_ns"], span["end_ns"], message=message) for span in spans]
 
 
 def _cameras(context: Context) -> Iterator[tuple[str, dict[str, Any]]]:

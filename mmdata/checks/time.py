@@ -1,18 +1,17 @@
-"""Rules about time (TIM): stamps, clocks, coverage, and offsets between streams.
+"""Rules about the time of single streams (TIM): stamps, rates, clocks, coverage.
 
 They read the synchronisation ledger; without one every rule that needs it is NOT_ASSESSED.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from mmdata.checks import (
     GBZ,
     Context,
+    Detail,
     Outcome,
     Severity,
     check,
@@ -20,8 +19,8 @@ from mmdata.checks import (
     not_assessed,
     passed,
 )
-from mmdata.episode import NO_RESIDUAL
-from mmdata.streams import Kind, Ragged
+from mmdata.checks.places import most
+from mmdata.streams import Kind
 
 Facts = Mapping[str, Any]
 
@@ -50,7 +49,11 @@ def stamps_ascend(context: Context) -> Iterator[Outcome]:
             if count:
                 worst = health["worst_regression_ns"] / 1e6
                 text = f"{count} {clock} stamps go backwards, by {worst:.3f} ms at worst"
-                yield failed(text, name, value=count, limit=0)
+                places = [
+                    _at(name, p, f"{clock} stamp goes back by {p['by_ns'] / 1e6:.3f} ms")
+                    for p in _places(health, "regressed")
+                ]
+                yield failed(text, name, value=count, limit=0, details=places)
             elif clock == "sensor":
                 yield passed("stamps ascend", name, value=0, limit=0)
 
@@ -65,7 +68,11 @@ def stamps_differ(context: Context) -> Iterator[Outcome]:
         count = facts["sensor"]["duplicates"]
         if count:
             text = f"{count} samples repeat the stamp before them"
-            yield failed(text, name, value=count, limit=0)
+            places = [
+                _at(name, p, "repeats the stamp before it")
+                for p in _places(facts["sensor"], "repeated")
+            ]
+            yield failed(text, name, value=count, limit=0, details=places)
         else:
             yield passed("every stamp is its own", name, value=0, limit=0)
 
@@ -74,8 +81,9 @@ def stamps_differ(context: Context) -> Iterator[Outcome]:
        clause=f"{GBZ} 6.2.2.3")  # fmt: skip
 def few_drops(context: Context) -> Iterator[Outcome]:
     """Missing samples over expected ones, and the longest silence. An interval longer than 1.5
-    median periods counts as a gap of round(interval / period) - 1 samples. Streams without a steady
-    rate are not judged."""
+    periods counts as a gap of round(interval / period) - 1 samples if the stamps stay that much
+    late after it; a single late stamp is jitter. Streams without a steady rate are not judged, nor
+    those whose intervals vary so much that late and lost samples look alike."""
     limits = context.limits
     for name, facts in _streams(context):
         health = facts["sensor"]
@@ -86,14 +94,20 @@ def few_drops(context: Context) -> Iterator[Outcome]:
         fraction = health["dropped"] / (health["count"] + health["dropped"])
         gap = health["longest_gap_ns"] / 1e9
         # A slow stream's ordinary interval is no silence.
-        longest = max(limits.longest_gap_s, 5 * health["period_ns"] / 1e9)
+        slowest = min([health["rate_hz"], *(c["after_hz"] for c in _changes(health))])
+        longest = max(limits.longest_gap_s, 5 / slowest)
         text = (
             f"{health['dropped']} samples missing ({fraction:.2%}) in {health['gaps']} gaps, "
             f"{health['long_gaps']} of them over two periods; longest interval {gap:.3f} s"
         )
         over = fraction > limits.loss_fraction or gap > longest
         outcome = failed if over else passed
-        yield outcome(text, name, value=round(fraction, 6), limit=limits.loss_fraction)
+        if _unsteady(health) and health["dropped"] and gap <= longest:
+            outcome, text = not_assessed, f"intervals vary too much to tell loss: {text}"
+        yield outcome(
+            text, name, value=round(fraction, 6), limit=limits.loss_fraction,
+            details=_gaps(name, health) if over else (),
+        )  # fmt: skip
 
 
 @check("TIM004", title="Every sample is there", severity=Severity.INFO)
@@ -101,16 +115,39 @@ def no_drops(context: Context) -> Iterator[Outcome]:
     """Tells of any gap at all, also where the loss is within limits: a single missing frame matters
     to a policy that learns velocity from differences."""
     for name, facts in _streams(context):
-        dropped = facts["sensor"].get("dropped")
-        if dropped:
-            health = facts["sensor"]
+        health = facts["sensor"]
+        dropped = health.get("dropped")
+        if dropped and _unsteady(health):
+            yield not_assessed("intervals vary too much to tell single lost samples", name)
+        elif dropped:
             text = (
                 f"{dropped} samples missing in {health['gaps']} gaps, "
                 f"{health['long_gaps']} of them over two periods"
             )
-            yield failed(text, name, value=dropped, limit=0)
+            yield failed(text, name, value=dropped, limit=0, details=_gaps(name, health))
         elif dropped == 0:
             yield passed("no gaps", name, value=0, limit=0)
+
+
+UNSTEADY = 0.35
+"""Standard deviation of the intervals, over the period, from which late samples seem lost."""
+
+
+def _unsteady(health: Facts) -> bool:
+    return bool(health["jitter_std_ns"] > UNSTEADY * health["period_ns"])
+
+
+def _gaps(name: str, health: Facts) -> list[Detail]:
+    return [
+        Detail(
+            name,
+            p["stamp_ns"],
+            p["end_ns"],
+            p["sample"],
+            message=f"{p['missing']} missing" if p["missing"] else "silence",
+        )
+        for p in _places(health, "gaps")
+    ]
 
 
 @check("TIM005", title="The rate is steady", severity=Severity.WARNING,
@@ -157,7 +194,8 @@ def causal_latency(context: Context) -> Iterator[Outcome]:
                 f"{count} samples received up to {-earliest:.2f} ms before their stamp "
                 f"(median latency {median:+.2f} ms)"
             )
-            yield failed(text, name, value=round(earliest, 4), limit=-limit)
+            places = [_at(name, facts["latency"]["places"]["earliest"], "received earliest")]
+            yield failed(text, name, value=round(earliest, 4), limit=-limit, details=places)
         else:
             yield passed("received after measured", name, value=round(earliest, 4), limit=-limit)
 
@@ -192,8 +230,14 @@ def steady_latency(context: Context) -> Iterator[Outcome]:
         tail = (latency["p95_ns"] - latency["p50_ns"]) / 1e6
         share = latency["bursts"] / max(latency["count"], 1)
         text = f"latency p95 is {tail:.2f} ms above its median; {latency['bursts']} bursts"
-        outcome = failed if tail > limit or share > 0.01 else passed
-        yield outcome(text, name, value=round(tail, 4), limit=limit)
+        over = tail > limit or share > 0.01
+        named = latency["places"]
+        shown = [_at(name, named["latest"], f"latency {latency['max_ns'] / 1e6:.1f} ms")]
+        shown += [_at(name, p, "arrives with those after it") for p in named.get("bursts", ())]
+        outcome = failed if over else passed
+        yield outcome(
+            text, name, value=round(tail, 4), limit=limit, details=most(shown) if over else ()
+        )
 
 
 @check("TIM010", title="No clock was set during the recording", severity=Severity.WARNING)
@@ -204,7 +248,8 @@ def no_latency_step(context: Context) -> Iterator[Outcome]:
         step = facts["latency"].get("step_ns")
         if step is not None:
             text = f"the least latency jumps by {step / 1e6:+.1f} ms"
-            yield failed(text, name, value=round(step / 1e6, 3), limit=0)
+            places = [_at(name, facts["latency"]["places"]["step"], "the level changes about here")]
+            yield failed(text, name, value=round(step / 1e6, 3), limit=0, details=places)
         elif facts["latency"]["count"] >= 80:
             yield passed("latency has no step", name)
 
@@ -214,7 +259,8 @@ def no_latency_step(context: Context) -> Iterator[Outcome]:
 def low_skew(context: Context) -> Iterator[Outcome]:
     """Rate difference of the sensor's clock to the receiver's, from the lower hull of the delays.
     It counts once it is beyond its uncertainty and has moved the stream by more than the drift
-    limit. The offset of the two clocks includes the unobservable minimum delay."""
+    limit; where jitter hides whether it has, it is NOT_ASSESSED. The offset of the two clocks
+    includes the unobservable minimum delay."""
     limits = context.limits
     for name, facts in _same_epoch(context):
         fit = facts.get("clock_map")
@@ -229,8 +275,13 @@ def low_skew(context: Context) -> Iterator[Outcome]:
         seconds = (fit["valid_to_ns"] - fit["valid_from_ns"]) / 1e9
         drift = abs(skew) * seconds * 1e-3
         text = f"skew {skew:+.2f} ± {2 * sigma:.2f} ppm, {drift:.3f} ms over {seconds:.0f} s"
-        certain = abs(skew) - 3 * sigma > limits.skew_ppm
-        outcome = failed if certain and drift > limits.drift_ms else passed
+        least, most = (max(abs(skew) + k * sigma, 0.0) for k in (-3, 3))
+        if least > limits.skew_ppm and drift > limits.drift_ms:
+            outcome = failed
+        elif most <= limits.skew_ppm or most * seconds * 1e-3 <= limits.drift_ms:
+            outcome = passed
+        else:
+            outcome, text = not_assessed, f"too uncertain to judge: {text}"
         yield outcome(text, name, value=round(skew, 3), limit=limits.skew_ppm)
 
 
@@ -263,9 +314,15 @@ def coverage(context: Context) -> Iterator[Outcome]:
         late, early = facts["late_start_ns"], facts["early_end_ns"]
         missing = max(late, early) / span
         text = f"starts {late / 1e9:.3f} s late, ends {early / 1e9:.3f} s early"
-        over = missing > limit and max(late, early) > 3 * health["period_ns"]
+        least = 3 * health["period_ns"]
+        over = missing > limit and max(late, early) > least
+        first, last = episode.start_ns + late, episode.end_ns - early
+        shown = [Detail(name, episode.start_ns, first, message="absent")] if late > least else []
+        shown += [Detail(name, last, episode.end_ns, message="absent")] if early > least else []
         outcome = failed if over else passed
-        yield outcome(text, name, value=round(missing, 5), limit=limit)
+        yield outcome(
+            text, name, value=round(missing, 5), limit=limit, details=shown if over else ()
+        )
 
 
 @check("TIM014", title="Stamps are fine enough for the rate", severity=Severity.WARNING)
@@ -283,69 +340,6 @@ def resolution(context: Context) -> Iterator[Outcome]:
         yield outcome(text, name, value=round(fraction, 6), limit=limit)
 
 
-@check("TIM015", title="Streams of one rate keep step", severity=Severity.WARNING)
-def lockstep(context: Context) -> Iterator[Outcome]:
-    """Streams of nearly the same rate are often sampled by one trigger. Where their periods differ
-    by more than two crystals can, one of their clocks runs off, in sensor and receive stamps alike.
-    Sensors that run freely on cheap oscillators differ as well: judge by what you know of them."""
-    limit = context.limits.lockstep_ppm
-    for pair in context.ledger.get("pairs", ()):
-        if pair["kind"] != "lockstep":
-            continue
-        skew, sigma = pair["skew_ppm"], pair["skew_sigma_ppm"]
-        outcome = failed if abs(skew) - 2 * sigma > limit else passed
-        text = f"against {pair['a']}: {pair['reason']}"
-        yield outcome(text, pair["b"], value=round(skew, 3), limit=limit)
-
-
-@check("TIM016", title="Streams agree in time by content", severity=Severity.ERROR,
-       clause=f"{GBZ} 6.1.1f")  # fmt: skip
-def content_offsets(context: Context) -> Iterator[Outcome]:
-    """Offset between two streams that saw the same motion or impact, with its uncertainty, against
-    the budget. The only check that sees a latency baked into both clocks. NOT_ASSESSED wherever a
-    confidence test fails or the uncertainty straddles the limit."""
-    if not context.ledger:
-        yield not_assessed("no ledger: run the assessment first")
-    for pair in context.ledger.get("pairs", ()):
-        if pair["kind"] == "lockstep":
-            continue
-        known = pair["offset_ms"] is not None
-        text = f"{pair['method']}: {pair['reason']}" if known else pair["reason"]
-        low, high = pair.get("limit_ms", (None, None))
-        limit = low if known and pair["offset_ms"] < 0 else high
-        outcome = {"PASSED": passed, "FAILED": failed}.get(pair["verdict"], not_assessed)
-        yield outcome(text, f"{pair['a']}/{pair['b']}", value=pair["offset_ms"], limit=limit)
-
-
-@check("TIM017", title="Points span the sweep", severity=Severity.WARNING)
-def sweep_span(context: Context) -> Iterator[Outcome]:
-    """The times of a sweep's points should span the sweep period. Half of it or twice of it means
-    wrong units, merged sensors, or stamps relative to something else; deskewing would then distort
-    instead of straighten. Streams without point times are NOT_ASSESSED."""
-    low, high = context.limits.sweep_span
-    for name, stream in context.episode.streams.items():
-        # A planar scanner need not look all around, so only point clouds are judged.
-        if stream.kind is not Kind.SWEEP or len(stream) < 2 or "z" not in stream.fields:
-            continue
-        if "point_offset_ns" not in stream.fields:
-            yield not_assessed("points carry no time, so sweeps cannot be deskewed", name)
-            continue
-        period = float(np.median(np.diff(stream.stamp_ns)))
-        chosen = np.unique(np.linspace(0, len(stream) - 1, min(len(stream), 8)).astype(int))
-        spans = []
-        for i in chosen:
-            offsets = stream.field("point_offset_ns", int(i), int(i) + 1)
-            values = offsets.data if isinstance(offsets, Ragged) else offsets
-            spans.append(float(np.ptp(values.astype(np.int64))) if len(values) else 0.0)
-        ratio = float(np.median(spans)) / period if period > 0 else float("inf")
-        text = (
-            f"points span {np.median(spans) / 1e9:.3f} s ({max(spans) / 1e9:.3f} s at most) "
-            f"of a period of {period / 1e9:.3f} s"
-        )
-        outcome = passed if low <= ratio <= high else failed
-        yield outcome(text, name, value=round(ratio, 4), limit=high if ratio > high else low)
-
-
 @check("TIM018", title="The declared rate is the measured one", severity=Severity.WARNING)
 def declared_rate(context: Context) -> Iterator[Outcome]:
     """Rate that the source declares against one over the median interval."""
@@ -360,53 +354,40 @@ def declared_rate(context: Context) -> Iterator[Outcome]:
         yield outcome(text, name, value=round(away, 5), limit=limit)
 
 
-@check("TIM019", title="Aligned samples belong to their tick", severity=Severity.INFO,
-       clause=f"{GBZ} 6.2.5.2c4")  # fmt: skip
-def alignment(context: Context) -> Iterator[Outcome]:
-    """95th percentile of the residual |stamp - tick| per timeline and stream. One millisecond is
-    asked for where a stream is that fast; a slower one can be no nearer than its own period, so it
-    fails only beyond that: where ticks find stale samples."""
-    periods = {n: f["sensor"]["period_ns"] / 1e6 for n, f in _streams(context) if _steady(f)}
-    for timeline in context.episode.timelines:
-        for name, residual in context.episode.aligned(timeline).residual_ns.items():
-            if name not in periods:
-                continue  # latched and single messages belong to every tick
-            limit = max(context.limits.alignment_ms, 1.05 * periods[name])
-            known = np.abs(residual[residual != NO_RESIDUAL])
-            if not len(known):
-                yield not_assessed(f"{timeline}: no tick has a sample", name)
-                continue
-            p95 = float(np.percentile(known, 95)) / 1e6
-            text = f"{timeline}: |residual| p95 is {p95:.3f} ms"
-            outcome = failed if p95 > limit else passed
-            yield outcome(text, name, value=round(p95, 4), limit=round(limit, 4))
-
-
-def _steady(facts: Facts) -> bool:
-    return bool(facts["sensor"]["periodic"]) and "period_ns" in facts["sensor"]
-
-
-@check("TIM020", title="Cameras and LiDARs fire together", severity=Severity.INFO,
-       clause=f"{GBZ} 6.2.5.2c4")  # fmt: skip
-def common_trigger(context: Context) -> Iterator[Outcome]:
-    """Largest distance between stamps of the same number, for cameras and LiDARs with as many
-    samples. Often a design (cameras fire when the beam passes), so it is told, not judged: what
-    moves must be compensated for that time."""
-    kinds = (Kind.IMAGE, Kind.SWEEP)
-    names = [n for n, s in context.episode.streams.items() if s.kind in kinds and len(s) >= 5]
-    names.sort(key=lambda n: context.episode.streams[n].kind is not Kind.SWEEP)
-    limit = context.limits.alignment_ms
-    for name in names[1:]:
-        first, stream = context.episode.streams[names[0]], context.episode.streams[name]
-        if len(first) != len(stream):
+@check("TIM021", title="The rate stays the same", severity=Severity.WARNING)
+def constant_rate(context: Context) -> Iterator[Outcome]:
+    """A rate that changes and stays changed: a camera that lengthens its exposure in the dark, a
+    driver that throttles, a LiDAR set to another speed. It is no loss, and the samples of each part
+    are judged by the rate of that part; windows of a fixed number of samples mean another time."""
+    limit = context.limits.rate_change_fraction
+    for name, facts in _streams(context):
+        health = facts["sensor"]
+        if not health["periodic"] or health["count"] < 60:
             continue
-        apart = stream.stamp_ns - first.stamp_ns
-        worst = float(apart[np.argmax(np.abs(apart))]) / 1e6
-        if abs(worst) > 1.5 * float(np.median(np.diff(first.stamp_ns))) / 1e6:
-            continue  # the same number by chance
-        text = f"up to {worst:+.1f} ms from {names[0]} (median {np.median(apart) / 1e6:+.1f} ms)"
-        outcome = failed if abs(worst) > limit else passed
-        yield outcome(text, name, value=round(worst, 4), limit=limit)
+        changes = [c for c in _changes(health) if abs(c["after_hz"] / c["before_hz"] - 1) > limit]
+        if not changes:
+            yield passed("one rate throughout", name, value=0.0, limit=limit)
+            continue
+        texts = [f"{c['before_hz']:.4g} to {c['after_hz']:.4g} Hz" for c in changes]
+        worst = max((c["after_hz"] / c["before_hz"] - 1 for c in changes), key=abs)
+        text = f"the rate changes from {', from '.join(texts)}"
+        places = [_at(name, c, f"from {t}") for c, t in zip(changes, texts, strict=True)]
+        yield failed(text, name, value=round(worst, 5), limit=limit, details=places)
+
+
+def _changes(health: Facts) -> Sequence[Facts]:
+    found: Sequence[Facts] = health.get("rate_changes", ())
+    return found
+
+
+def _places(health: Facts, what: str) -> Sequence[Facts]:
+    """Places of a fault that the ledger names (older ledgers name none)."""
+    found: Sequence[Facts] = health.get("places", {}).get(what, ())
+    return found
+
+
+def _at(name: str, place: Facts, message: str) -> Detail:
+    return Detail(name, place["stamp_ns"], sample=place["sample"], message=message)
 
 
 def _same_epoch(context: Context) -> Iterator[tuple[str, Facts]]:

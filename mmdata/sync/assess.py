@@ -60,25 +60,35 @@ def assess(
 def _stream_facts(episode: Episode, stream: Stream) -> tuple[StampHealth, dict[str, Any]]:
     source = stream.source_ns if stream.source_ns is not None else stream.stamp_ns
     source = recorded_order(source, stream.recorded)
+    stamps = recorded_order(stream.stamp_ns, stream.recorded)
     health = stamp_health(source)
     facts: dict[str, Any] = {
         "kind": str(stream.kind),
         "stamp_source": stream.info.stamp_source,
         "nominal_rate_hz": stream.info.nominal_rate_hz,
-        "sensor": health.to_dict(),
+        "sensor": _health_facts(health, stamps),
     }
     if len(stream) and episode.start_ns is not None and episode.end_ns is not None:
         facts["late_start_ns"] = int(stream.stamp_ns[0]) - episode.start_ns
         facts["early_end_ns"] = episode.end_ns - int(stream.stamp_ns[-1])
     if stream.receive_ns is not None and len(stream):
         receive = recorded_order(stream.receive_ns, stream.recorded)
-        facts["receive"] = stamp_health(receive).to_dict()
+        facts["receive"] = _health_facts(stamp_health(receive), stamps)
         if stream.source_ns is not None:
             delay = latency_health(source, receive)
-            facts["latency"] = delay.to_dict()
+            facts["latency"] = delay.to_dict() | {"places": delay.places(stamps)}
             facts["other_epoch"] = abs(delay.p50_ns) > OTHER_EPOCH_NS
             facts |= _clock_facts(source, receive)
     return health, {k: v for k, v in facts.items() if v is not None}
+
+
+def _health_facts(health: StampHealth, stamps: Any) -> dict[str, Any]:
+    """Numbers and places; ``stamps`` is the episode's time of each sample in recorded order."""
+    facts = health.to_dict()
+    for change in facts.get("rate_changes", ()):
+        change["stamp_ns"] = int(stamps[change["sample"]])
+    places = health.faults.places(stamps)
+    return facts | ({"places": places} if places else {})
 
 
 def _clock_facts(source: Any, receive: Any) -> dict[str, Any]:
@@ -141,13 +151,24 @@ def _rate(stream: Stream, health: StampHealth) -> tuple[float, float] | None:
     """(period, its sigma) in ns from a line through stamps against tick numbers."""
     if health.period_ns is None or not health.periodic or health.count < 100:
         return None
-    stamps = np.unique(stream.source_ns if stream.source_ns is not None else stream.stamp_ns)
-    step = np.diff(stamps)
-    tick = np.r_[0.0, np.cumsum(np.maximum(np.rint(step / health.period_ns), 1))]
+    if health.rate_changes:
+        return None  # it does not run at the group's rate throughout
+    stamps = stream.source_ns if stream.source_ns is not None else stream.stamp_ns
+    stamps = recorded_order(stamps, stream.recorded)
+    # A repeat is the sample before it once more; before a gap's end others are missing.
+    advance = np.ones(len(stamps), np.int64)
+    advance[health.faults.repeated] = 0
+    advance[health.faults.after_gap] += health.faults.missing
+    tick = (np.cumsum(advance) - 1).astype(np.float64)
     since = (stamps - stamps[0]).astype(np.float64)
-    period, level = np.polyfit(tick, since, 1)
-    error = since - (period * tick + level)
-    spread = float(np.std(error))
+    true = np.ones(len(tick), bool)
+    true[health.faults.regressed] = False
+    for _ in range(2):
+        period, level = np.polyfit(tick[true], since[true], 1)
+        error = since - (period * tick + level)
+        spread = float(np.std(error[true]))
+        true &= np.abs(error) <= 4 * spread
     if spread > 0.25 * health.period_ns:
         return None
+    tick = tick[true]
     return float(period), max(spread, 1.0) / (float(np.std(tick)) * np.sqrt(len(tick)))

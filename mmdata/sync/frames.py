@@ -17,6 +17,9 @@ from mmdata.sync.motion import CameraMotion, camera_motion, reduction_for, small
 BLACK_LEVEL = 8.0
 """Mean grey (of 255) up to which a frame counts as black."""
 
+MOST_RUNS = 20
+"""A ledger names at most this many stretches of frames."""
+
 _STILL_IMAGES = ("jpeg", "png", "jpg", "webp")
 
 
@@ -47,12 +50,14 @@ def camera_facts(motion: CameraMotion, speed: Signal | None) -> dict[str, Any]:
     ``still_while_moving_s`` counts only identical frames during which another stream reports
     motion (``speed``): a camera that looks at a scene at rest is not frozen.
     """
-    step = np.diff(np.r_[motion.stamp_ns[0], motion.stamp_ns]) / 1e9
+    black = motion.brightness <= BLACK_LEVEL
+    still = _runs(motion.still)
+    edges = motion.frame_ns
     facts: dict[str, Any] = {
         "frames_checked": len(motion.brightness),
-        "black_fraction": round(float(np.mean(motion.brightness <= BLACK_LEVEL)), 4),
+        "black_fraction": round(float(np.mean(black)), 4),
         "still_fraction": round(float(np.mean(motion.still)), 4),
-        "still_longest_s": round(_longest(motion.still, step), 3),
+        "still_longest_s": _longest(still, edges),
     }
     if speed is not None:
         size = np.linalg.norm(speed.value, axis=1)
@@ -63,7 +68,16 @@ def camera_facts(motion: CameraMotion, speed: Signal | None) -> dict[str, Any]:
             left=0.0,
             right=0.0,
         ) > 0.2 * float(np.quantile(size, 0.95))
-        facts["still_while_moving_s"] = round(_longest(motion.still & fast, step), 3)
+        still = _runs(motion.still & fast) or still
+        facts["still_while_moving_s"] = _longest(_runs(motion.still & fast), edges)
+    longest = sorted(still, key=lambda run: edges[run[0]] - edges[run[1]])[:MOST_RUNS]
+    facts["places"] = {
+        "still": [{"stamp_ns": int(edges[a]), "end_ns": int(edges[b])} for a, b in sorted(longest)],
+        "black": [
+            {"stamp_ns": int(edges[a]), "end_ns": int(edges[b - 1])}
+            for a, b in _runs(black)[:MOST_RUNS]
+        ],
+    }
     return facts
 
 
@@ -84,10 +98,12 @@ def _frames(stream: Stream, kept: list[int]) -> Iterator[NDArray[np.uint8]]:
         yield frame
 
 
-def _longest(mask: NDArray[np.bool_], step: NDArray[np.float64]) -> float:
-    """Longest time (s) that ``mask`` stays true."""
-    best = run = 0.0
-    for on, dt in zip(mask.tolist(), step.tolist(), strict=True):
-        run = run + dt if on else 0.0
-        best = max(best, run)
-    return best
+def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """[first, stop) of each stretch in which ``mask`` is true."""
+    edge = np.flatnonzero(np.diff(np.r_[0, mask.astype(np.int8), 0]))
+    return [(int(a), int(b)) for a, b in edge.reshape(-1, 2)]
+
+
+def _longest(runs: list[tuple[int, int]], edges: NDArray[np.int64]) -> float:
+    """Longest duration (s) of runs of frame pairs; pair i lies between frames i and i + 1."""
+    return round(max((float(edges[b] - edges[a]) / 1e9 for a, b in runs), default=0.0), 3)

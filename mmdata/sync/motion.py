@@ -30,6 +30,7 @@ class CameraMotion:
     energy     (K,) mean absolute grey difference per second: the fallback without optical flow.
     still      (K,) pairs whose pixels are identical.
     brightness (K + 1,) mean grey of each frame, 0-255.
+    frame_ns   (K + 1,) stamps of the frames.
     """
 
     stamp_ns: Stamps
@@ -39,6 +40,7 @@ class CameraMotion:
     energy: Floats
     still: NDArray[np.bool_]
     brightness: Floats
+    frame_ns: Stamps
 
     def signal(self, values: Floats) -> Signal:
         return Signal(self.stamp_ns, values)
@@ -87,6 +89,7 @@ def camera_motion(
         energy=np.asarray(energy, np.float64),
         still=np.asarray(still, bool),
         brightness=np.asarray(brightness, np.float64),
+        frame_ns=stamps[: pairs + 1],
     )
 
 

@@ -113,7 +113,7 @@ def test_json_shape_and_ledger_in_the_file(tmp_path: Path, clean: SimEpisode) ->
     assert list(data) == ["episodes"]
     (episode,) = data["episodes"]
     assert list(episode) == ["path", "verdict", "findings", "ledger"]
-    keys = {"rule", "status", "severity", "stream", "value", "limit", "message"}
+    keys = {"rule", "status", "severity", "stream", "value", "limit", "message", "details"}
     assert all(set(f) == keys for f in episode["findings"])
     pairs = {"a", "b", "offset_ms", "sigma_ms", "method", "verdict"}
     assert all(set(p) == pairs for p in episode["ledger"])
