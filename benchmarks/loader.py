@@ -3,9 +3,10 @@
     python benchmarks/loader.py [--episodes 4] [--seconds 10] [--peer LEROBOT_VENV/bin/python]
 
 A sample is two 640x480 RGB frames, a 14-dim state and 16 steps of 14-dim actions, all as arrays.
-Formats: mmdata (JPEG 95; H.264 GOP 15), robomimic-style HDF5 (a chunk per frame), Isaac-style HDF5
-(gzip, chunks by h5py), raw h5py of our own JPEG file, WebDataset-style tar shards, and
-LeRobotDataset in its own environment. A peer that is not there is reported so.
+Formats: mmdata (JPEG 95; H.264 GOP 15 and GOP 2), robomimic-style HDF5 (a chunk per frame),
+Isaac-style HDF5 (gzip, chunks by h5py), raw h5py of our own JPEG file, WebDataset-style tar shards,
+and LeRobotDataset in its own environment. A peer that is not there is reported so. mmdata runs in
+one thread and in two, and with one and two workers.
 
 Bare limits: JPEG and H.264 decoding of the same bytes on one core, with nothing around it.
 """
@@ -13,31 +14,36 @@ Bare limits: JPEG and H.264 decoding of the same bytes on one core, with nothing
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
-import h5py
-import hdf5plugin  # noqa: F401  (plain h5py needs it for our files)
 import numpy as np
+import simplejpeg
+from loader_data import CAMERAS, DIM, GOPS, RATE_HZ, STEPS, write_all
+from loader_peers import (
+    BATCH,
+    Measured,
+    hdf5_reader,
+    lerobot,
+    rate,
+    raw_h5py_reader,
+    tar_reader,
+)
 from rich.console import Console
 from rich.table import Table
 
-from mmdata import EpisodeWriter, Kind, StreamInfo, open_episode
+from mmdata import EpisodeWriter, open_episode
 from mmdata.loaders import (
     BatchSampler,
     BlockShuffle,
@@ -48,115 +54,12 @@ from mmdata.loaders import (
     iterate,
 )
 from mmdata.loaders.samplers import Order
-from mmdata.media import encode_jpeg
 
-HEIGHT, WIDTH, RATE_HZ, STEPS, DIM, GOP = 480, 640, 30, 16, 14, 15
-BATCH = 16
-CAMERAS = ("cam0", "cam1")
-Measured = dict[str, Any]
-
-
-# -- the scene -------------------------------------------------------------------------------
-
-
-def scene(episode: int, frames: int) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray]]:
-    """Per tick: two frames of a camera panning over a textured plane, with sensor noise."""
-    rng = np.random.default_rng(episode)
-    plane = cv2.GaussianBlur(rng.integers(0, 255, (1000, 1700, 3), np.uint8), (0, 0), 4)
-    plane = cv2.normalize(plane, None, 0, 255, cv2.NORM_MINMAX)
-    noise = rng.integers(-4, 5, (8, HEIGHT, WIDTH, 3)).astype(np.int16)
-    states = rng.standard_normal((frames + STEPS, DIM)).astype(np.float32)
-    for k in range(frames):
-        views = []
-        for c in range(len(CAMERAS)):
-            top, left = (k + 60 * c) % 500, (2 * k + 30 * c) % 1000
-            view = plane[top : top + HEIGHT, left : left + WIDTH].astype(np.int16)
-            views.append(np.clip(view + noise[(k + c) % 8], 0, 255).astype(np.uint8))
-        yield views, states[k], states[k + 1]
-
-
-def h264_packets(frames: list[np.ndarray]) -> list[bytes]:
-    context = av.CodecContext.create("libx264", "w")
-    context.width, context.height, context.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-    context.time_base = Fraction(1, RATE_HZ)
-    context.gop_size, context.max_b_frames = GOP, 0
-    context.options = {"preset": "veryfast", "crf": "23", "sc_threshold": "0"}
-    packets: list[bytes] = []
-    for k, frame in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts = k
-        packets += [bytes(p) for p in context.encode(picture)]
-    return packets + [bytes(p) for p in context.encode(None)]
-
-
-def write_all(folder: Path, episodes: int, frames: int) -> None:
-    """Every local format, from one rendering of the scene."""
-    for name in ("jpeg", "h264", "robomimic", "isaac", "tar", "raw"):
-        (folder / name).mkdir(parents=True)
-    stamps = 10**18 + np.round(np.arange(frames) * 1e9 / RATE_HZ).astype(np.int64)
-    robomimic = h5py.File(folder / "robomimic" / "demos.h5", "w")
-    isaac = h5py.File(folder / "isaac" / "demos.h5", "w")
-    for e in range(episodes):
-        ticks = list(scene(e, frames))
-        views = [[t[0][c] for t in ticks] for c in range(len(CAMERAS))]
-        state, action = (np.stack([t[k] for t in ticks]) for k in (1, 2))
-        jpegs = [[encode_jpeg(f, 95) for f in v] for v in views]
-        payload = {"jpeg": jpegs, "h264": [h264_packets(v) for v in views]}
-        for encoding, encoded in payload.items():
-            with EpisodeWriter(folder / encoding / f"e_{e:03d}.h5") as writer:
-                for camera, samples in zip(CAMERAS, encoded, strict=True):
-                    writer.add_stream(StreamInfo(camera, Kind.IMAGE, {}, encoding=encoding))
-                    writer.append(camera, stamps, samples)
-                writer.append("state", stamps, {"data": state})
-                writer.append("action", stamps, {"data": action})
-        for file, options in (
-            (robomimic, {"chunks": (1, HEIGHT, WIDTH, 3)}),
-            (isaac, {"compression": "gzip", "chunks": True}),
-        ):
-            demo = file.create_group(f"data/demo_{e}")
-            demo["actions"], demo["obs/state"] = action, state
-            for camera, view in zip(CAMERAS, views, strict=True):
-                demo.create_dataset(f"obs/{camera}", data=np.stack(view), **options)
-        with tarfile.open(folder / "tar" / f"shard_{e:03d}.tar", "w") as shard:
-            for k in range(frames):
-                window = action[np.minimum(np.arange(k, k + STEPS), frames - 1)]
-                parts = {f"{c}.jpg": jpegs[n][k] for n, c in enumerate(CAMERAS)}
-                parts |= {"state.npy": _npy(state[k]), "action.npy": _npy(window)}
-                for suffix, data in parts.items():
-                    entry = tarfile.TarInfo(f"{e:03d}_{k:06d}.{suffix}")
-                    entry.size = len(data)
-                    shard.addfile(entry, io.BytesIO(data))
-        np.savez(
-            folder / "raw" / f"e_{e:03d}.npz", state=state, action=action,
-            **{c: np.stack(v) for c, v in zip(CAMERAS, views, strict=True)},
-        )  # fmt: skip
-    robomimic.close()
-    isaac.close()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    np.save(data, array)
-    return data.getvalue()
+#: Reader, order, worker processes, threads in each of them (or in the one process).
+Case = tuple[str, str, int, int]
 
 
 # -- measuring -------------------------------------------------------------------------------
-
-
-def rate(batches: Iterator[int], seconds: float) -> Measured:
-    """Of an iterator of batch sizes: samples/s after the first batch, the same per second of this
-    process's CPU time (which other people's load does not slow down), seconds to the first batch.
-    """
-    begin = time.perf_counter()
-    next(batches)
-    first = time.perf_counter() - begin
-    start, used, count = time.perf_counter(), time.process_time(), 0
-    for size in batches:
-        count += size
-        if time.perf_counter() - start > seconds:
-            break
-    passed, used = time.perf_counter() - start, time.process_time() - used
-    return {"samples_s": count / passed, "samples_cpu_s": count / used, "first_s": first}
 
 
 def rss_mb() -> float:
@@ -194,9 +97,9 @@ def spec(images: bool = True) -> SampleSpec:
     return SampleSpec.model_validate({"timeline": {"reference_stream": "state"}, "keys": keys})
 
 
-def mmdata_reader(folder: Path, order: str, workers: int, seconds: float) -> Measured:
+def mmdata_reader(folder: Path, order: str, workers: int, threads: int, seconds: float) -> Measured:
     begin = time.perf_counter()
-    dataset = EpisodeDataset(folder, spec())
+    dataset = EpisodeDataset(folder, spec(), threads=threads)
     orders: dict[str, Callable[[], Order]] = {
         "random": lambda: Shuffle(len(dataset), 1),
         "block shuffle": lambda: BlockShuffle(dataset.counts, dataset.block_size(2), 4, 1),
@@ -229,108 +132,6 @@ def mmdata_reader(folder: Path, order: str, workers: int, seconds: float) -> Mea
     return result
 
 
-def hdf5_reader(path: Path, seconds: float) -> Measured:
-    """robomimic and Isaac Lab: one file, frames as arrays, a random index per sample."""
-    begin = time.perf_counter()
-    file = h5py.File(path, "r")
-    demos = [file["data"][name] for name in file["data"]]
-    place = [(d, k) for d in demos for k in range(len(d["actions"]))]
-    order = np.random.default_rng(0).permutation(len(place))
-
-    def batches() -> Iterator[int]:
-        while True:
-            for at in range(0, len(order) - BATCH, BATCH):
-                samples = []
-                for n in order[at : at + BATCH]:
-                    demo, k = place[n]
-                    sample = [demo["obs"][c][k].transpose(2, 0, 1) for c in CAMERAS]
-                    samples.append((*sample, demo["obs/state"][k], demo["actions"][k : k + STEPS]))
-                for c in range(2):
-                    np.stack([s[c] for s in samples])
-                yield len(samples)
-
-    opened = time.perf_counter() - begin
-    result = rate(batches(), seconds)
-    result["first_s"] += opened
-    return result
-
-
-def raw_h5py_reader(folder: Path, seconds: float) -> Measured:
-    """Our JPEG files through plain h5py: what the loader adds to that."""
-    begin = time.perf_counter()
-    files = [h5py.File(p, "r") for p in sorted(folder.glob("*.h5"))]
-    place = [(f["streams"], k) for f in files for k in range(len(f["streams/state/stamp_ns"]))]
-    order = np.random.default_rng(0).permutation(len(place))
-
-    def batches() -> Iterator[int]:
-        while True:
-            for at in range(0, len(order) - BATCH, BATCH):
-                out = np.empty((2, BATCH, 3, HEIGHT, WIDTH), np.uint8)
-                for b, n in enumerate(order[at : at + BATCH]):
-                    streams, k = place[n]
-                    for c, camera in enumerate(CAMERAS):
-                        group = streams[camera]
-                        start, stop = group["offsets"][k : k + 2]
-                        image = cv2.imdecode(group["data"][start:stop], cv2.IMREAD_COLOR)
-                        out[c, b] = image[..., ::-1].transpose(2, 0, 1)
-                    streams["state/data"][k]
-                    streams["action/data"][k : k + STEPS]
-                yield BATCH
-
-    opened = time.perf_counter() - begin
-    result = rate(batches(), seconds)
-    result["first_s"] += opened
-    return result
-
-
-def tar_reader(folder: Path, seconds: float) -> Measured:
-    """WebDataset's way: shards in random order, samples in sequence, a shuffle buffer."""
-    rng = np.random.default_rng(0)
-
-    def samples() -> Iterator[tuple[np.ndarray, ...]]:
-        while True:
-            for path in rng.permutation(sorted(folder.glob("*.tar"))):
-                with tarfile.open(path) as shard:
-                    parts: dict[str, bytes] = {}
-                    name = ""
-                    for entry in shard:
-                        key, suffix = entry.name.split(".", 1)
-                        if key != name and parts:
-                            yield _decode(parts)
-                            parts = {}
-                        name = key
-                        data = shard.extractfile(entry)
-                        parts[suffix] = data.read() if data else b""
-                    yield _decode(parts)
-
-    def batches() -> Iterator[int]:
-        buffer: list[Any] = []
-        for sample in samples():
-            buffer.append(sample)
-            if len(buffer) < 64 + BATCH:
-                continue
-            chosen = [buffer.pop(int(rng.integers(len(buffer)))) for _ in range(BATCH)]
-            for c in range(2):
-                np.stack([s[c] for s in chosen])
-            yield BATCH
-
-    return rate(batches(), seconds)
-
-
-def _decode(parts: dict[str, bytes]) -> tuple[np.ndarray, ...]:
-    frames = [
-        cv2.imdecode(np.frombuffer(parts[f"{c}.jpg"], np.uint8), cv2.IMREAD_COLOR)[
-            ..., ::-1
-        ].transpose(2, 0, 1)
-        for c in CAMERAS
-    ]
-    return (
-        *frames,
-        np.load(io.BytesIO(parts["state.npy"])),
-        np.load(io.BytesIO(parts["action.npy"])),
-    )
-
-
 def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
     """Frames per second (of time, of CPU time) of decoding in one thread; `rgb`: converted, too."""
     with open_episode(next((folder / encoding).glob("*.h5"))) as episode:
@@ -340,7 +141,7 @@ def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
     while time.perf_counter() - start < seconds:
         if encoding == "jpeg":
             for data in packets[:50]:
-                cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                simplejpeg.decode_jpeg(data)
             count += 50
             continue
         context = av.CodecContext.create("h264", "r")
@@ -410,81 +211,30 @@ def many_episodes(folder: Path, episodes: int) -> Measured:
             "samples": len(dataset)}  # fmt: skip
 
 
-PEER = r"""
-import sys, json, time, os, resource, shutil
-import numpy as np
-os.environ["HF_HUB_OFFLINE"] = "1"
-raw, out, seconds, fps = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-workers = int(sys.argv[5])
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-try:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-except ImportError:
-    from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
-feat = {"observation.state": {"dtype": "float32", "shape": (14,), "names": None},
-        "action": {"dtype": "float32", "shape": (14,), "names": None}}
-for c in ("cam0", "cam1"):
-    feat["observation.images." + c] = {"dtype": "video", "shape": (480, 640, 3),
-                                       "names": ["height", "width", "channels"]}
-if not Path(out).exists():
-    part = out + ".partial"
-    shutil.rmtree(part, ignore_errors=True)
-    ds = LeRobotDataset.create("bench/loader", fps, feat, root=part, video_backend="torchcodec",
-                               vcodec="h264")
-    for p in sorted(Path(raw).glob("*.npz")):
-        z = np.load(p)
-        a = {k: z[k] for k in z.files}
-        for k in range(len(a["state"])):
-            ds.add_frame({"observation.state": a["state"][k], "action": a["action"][k],
-                          "observation.images.cam0": a["cam0"][k],
-                          "observation.images.cam1": a["cam1"][k], "task": "bench"})
-        ds.save_episode()
-    if hasattr(ds, "finalize"):
-        ds.finalize()
-    os.rename(part, out)
-res = {"bytes": sum(f.stat().st_size for f in Path(out).rglob("*") if f.is_file())}
-delta = {"action": [i / fps for i in range(16)]}
-t = time.perf_counter()
-ds = LeRobotDataset("bench/loader", root=out, delta_timestamps=delta,
-                    video_backend="torchcodec")
-loader = torch.utils.data.DataLoader(ds, batch_size=16, shuffle=True, num_workers=workers)
-def it():
-    while True:
-        yield from loader
-g = it()
-next(g)
-first = time.perf_counter() - t
-s = time.perf_counter(); u = time.process_time(); n = 0
-for b in g:
-    n += len(b["action"])
-    if time.perf_counter() - s > seconds:
-        break
-res |= {"samples_s": n / (time.perf_counter() - s), "first_s": first}
-if workers == 0:
-    res["samples_cpu_s"] = n / (time.process_time() - u)
-del g, loader
-res["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-print("RESULT" + json.dumps(res), flush=True)
-os._exit(0)
-"""
-
-
-def lerobot(folder: Path, python: str, workers: int, seconds: float) -> Measured:
-    """LeRobotDataset in its own environment, a process for each number of workers."""
-    if not Path(python).exists():
-        return {"error": f"absent ({python}; --peer names its Python)"}
-    script = folder / "peer.py"
-    script.write_text(PEER)
-    command = [python, str(script), str(folder / "raw"), str(folder / "lerobot"), str(seconds),
-               str(RATE_HZ), str(workers)]  # fmt: skip
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    for line in run.stdout.splitlines():
-        if line.startswith("RESULT"):
-            return dict(json.loads(line[6:]))
-    return {"error": run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "no result"}
+def long_signals(path: Path, rows: int, seconds: float) -> Measured:
+    """Windows of a signal too long to be held: samples/s in batches of 64, one process."""
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        with EpisodeWriter(path) as writer:
+            for first in range(0, rows, 1 << 17):
+                k = np.arange(first, min(first + (1 << 17), rows), dtype=np.int64)
+                values = rng.standard_normal((len(k), DIM)).astype(np.float32)
+                writer.append("state", 10**18 + k * 1_000_000, {"data": values})
+    keys = {
+        "state": {"stream": "state"},
+        "action": {"stream": "state", "at": {"steps": STEPS, "rate_hz": 100}, "target": True},
+    }
+    asked = SampleSpec.model_validate({"timeline": {"rate_hz": 100}, "keys": keys})
+    dataset = EpisodeDataset([path], asked)
+    before = rss_mb()
+    result: Measured = {}
+    for how, order in (
+        ("random", Shuffle(len(dataset))),
+        ("block shuffle", BlockShuffle(dataset.counts, 4096, 4)),
+    ):
+        batches = iterate(dataset, BatchSampler(order, 64))
+        result[how] = rate((len(b["tick"]) for b in batches), seconds)["samples_s"]
+    return result | {"memory_mb": max(0.0, rss_mb() - before)}
 
 
 def size_mb(path: Path) -> float:
@@ -498,6 +248,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement")
     parser.add_argument("--peer", default="/work/peers/lerobot/bin/python")
     parser.add_argument("--many", type=int, default=10_000, help="episodes of the opening test")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the long signal")
     parser.add_argument("--folder", type=Path, help="keep the data here, and use what is there")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -507,22 +258,35 @@ def main() -> None:
         if not folder.exists():
             console.print("writing the data ...")
             write_all(folder, arguments.episodes, arguments.frames)
-        run(folder, arguments.seconds, arguments.peer, arguments.many, console)
+        run(folder, arguments, console)
 
 
-def run(folder: Path, seconds: float, peer: str, many: int, console: Console) -> None:
+def run(folder: Path, arguments: argparse.Namespace, console: Console) -> None:
+    seconds, peer, many, rows = (
+        arguments.seconds, arguments.peer, arguments.many, arguments.rows,
+    )  # fmt: skip
     load = os.getloadavg()[0]
     console.print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before the run, Python "
         f"{sys.version.split()[0]}, OpenCV {cv2.__version__}, PyAV {av.__version__}"
     )
     table = Table(
-        "reader", "order", "workers", "samples/s", "per CPU s", "first batch s", "memory MB", "MB"
+        "reader",
+        "order",
+        "workers",
+        "threads",
+        "samples/s",
+        "per CPU s",
+        "first batch s",
+        "memory MB",
+        "MB",
     )
-    measured: dict[tuple[str, str, int], Measured] = {}
+    measured: dict[Case, Measured] = {}
 
-    def row(name: str, order: str, workers: int, result: Measured, disk: float) -> None:
-        measured[name, order, workers] = result
+    def row(
+        name: str, order: str, workers: int, result: Measured, disk: float, threads: int = 1
+    ) -> None:
+        measured[name, order, workers, threads] = result
         if "error" in result:
             cells = [result["error"], "", "", ""]
         else:
@@ -531,8 +295,9 @@ def run(folder: Path, seconds: float, peer: str, many: int, console: Console) ->
                 f"{result['samples_s']:.0f}", "" if cpu is None else f"{cpu:.0f}",
                 f"{result['first_s']:.2f}", "" if memory is None else f"{memory:.0f}",
             ]  # fmt: skip
-        table.add_row(name, order, str(workers), *cells, f"{disk:.1f}")
-        console.print(" | ".join([name, order, str(workers), *cells]), style="dim")
+        case = [name, order, str(workers), str(threads), *cells]
+        table.add_row(*case, f"{disk:.1f}")
+        console.print(" | ".join(case), style="dim")
 
     decoding = {"JPEG": ("jpeg", True), "H.264": ("h264", False), "H.264 to RGB": ("h264", True)}
     limits: dict[str, list[Measured]] = {name: [] for name in decoding}
@@ -542,13 +307,26 @@ def run(folder: Path, seconds: float, peer: str, many: int, console: Console) ->
             limits[name].append(in_child(lambda e=encoding, r=rgb: bare(folder, e, r, seconds / 2)))
 
     measure_limits()
-    for encoding in ("jpeg", "h264"):
+    for encoding in ("jpeg", *GOPS):
         for order in ("random", "block shuffle", "sequential"):
-            for workers in (0, 1, 2) if order != "sequential" else (0,):
+            if encoding == "h264-gop2" and order != "random":
+                continue
+            for workers, threads in ((0, 1), (0, 2), (1, 1), (2, 1)):
+                if order == "sequential" and (workers, threads) != (0, 1):
+                    continue
                 result = in_child(
-                    lambda e=encoding, o=order, w=workers: mmdata_reader(folder / e, o, w, seconds)
+                    lambda e=encoding, o=order, w=workers, t=threads: mmdata_reader(
+                        folder / e, o, w, t, seconds
+                    )
                 )
-                row(f"mmdata {encoding}", order, workers, result, size_mb(folder / encoding))
+                row(
+                    f"mmdata {encoding}",
+                    order,
+                    workers,
+                    result,
+                    size_mb(folder / encoding),
+                    threads,
+                )
     measure_limits()
     others: dict[str, tuple[Callable[[], Measured], str]] = {
         "raw h5py, our JPEG file": (lambda: raw_h5py_reader(folder / "jpeg", seconds), "jpeg"),
@@ -581,6 +359,13 @@ def run(folder: Path, seconds: float, peer: str, many: int, console: Console) ->
             f"{plain[kind]['samples_cpu_s']:.0f} per CPU second"
         )
     _compare(measured, bare_cpu, folder, console)
+    if rows:
+        result = in_child(lambda: long_signals(folder / f"rows_{rows}.h5", rows, seconds / 2))
+        console.print(
+            f"one episode of {rows:,} rows of {DIM}: "
+            + ", ".join(f"{how} {result[how]:.0f} samples/s" for how in ("random", "block shuffle"))
+            + f"; memory {result['memory_mb']:.0f} MB"
+        )
     if many:
         result = in_child(lambda: many_episodes(folder / f"many_{many}", many))
         held = ", ".join(f"{m:.0f}" for m in result["held_mb"])
@@ -593,13 +378,13 @@ def run(folder: Path, seconds: float, peer: str, many: int, console: Console) ->
 
 
 def _compare(
-    measured: dict[tuple[str, str, int], Measured],
+    measured: dict[Case, Measured],
     bare_cpu: dict[str, float],
     folder: Path,
     console: Console,
 ) -> None:
     def cpu(name: str, order: str) -> float:
-        return float(measured[name, order, 0].get("samples_cpu_s", float("nan")))
+        return float(measured[name, order, 0, 1].get("samples_cpu_s", float("nan")))
 
     jpeg, block = cpu("mmdata jpeg", "random"), cpu("mmdata h264", "block shuffle")
     console.print(
@@ -608,22 +393,26 @@ def _compare(
         f"{2 * block / bare_cpu['H.264']:.0%} of decoding without conversion; H.264 is "
         f"{size_mb(folder / 'jpeg') / size_mb(folder / 'h264'):.1f}x smaller than JPEG 95"
     )
-    for workers in (0, 1, 2):
-        peer = measured["LeRobotDataset h264", "random", workers]
+    for workers, threads in ((0, 1), (0, 2), (1, 1), (2, 1)):
+        peer = measured["LeRobotDataset h264", "random", workers, 1]
         if "error" in peer:
             continue
         parts = []
         for name, order in (
-            ("mmdata jpeg", "random"), ("mmdata h264", "random"), ("mmdata h264", "block shuffle"),
+            ("jpeg", "random"), ("h264", "random"), ("h264-gop2", "random"),
+            ("h264", "block shuffle"),
         ):  # fmt: skip
-            mine = measured[name, order, workers]
+            mine = measured[f"mmdata {name}", order, workers, threads]
             part = f"{name} {order} {mine.get('samples_s', 0) / peer['samples_s']:.1f}x"
-            if workers == 0:
+            if workers == 0 and threads == 1:
                 part += (
                     f" ({mine.get('samples_cpu_s', 0) / peer['samples_cpu_s']:.1f}x by CPU time)"
                 )
             parts.append(part)
-        console.print(f"against LeRobotDataset, {workers} workers: " + ", ".join(parts))
+        console.print(
+            f"against LeRobotDataset with as many workers, {workers} workers, {threads} threads: "
+            + ", ".join(parts)
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mmdata.errors import FormatError
 
 Array = NDArray[Any]
-_CODEC_NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mpeg4": "mpeg4"}
+#: Decoders of video encodings, by the name FFmpeg knows them by.
+DECODERS = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mpeg4": "mpeg4"}
 _FRAME_CACHE_BYTES = 64 << 20
 
 #: ROS image encodings: (dtype, channels). Bayer and 4:2:2 frames keep their raw layout.
@@ -240,7 +241,7 @@ class VideoDecoder:
     def _open(self) -> None:
         import av
 
-        self._context = av.CodecContext.create(_CODEC_NAMES[self._encoding], "r")
+        self._context = av.CodecContext.create(DECODERS[self._encoding], "r")
         self._context.thread_count = 1
         if self._extradata:
             self._context.extradata = self._extradata

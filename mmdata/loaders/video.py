@@ -18,13 +18,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from mmdata import media
 from mmdata.errors import FormatError
 from mmdata.loaders import images
 from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.spec import ImageSpec
 
 Array = NDArray[Any]
-_CODEC_NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9"}
 #: A decoder may hold back this many pictures to put them in order.
 _MAX_REORDER = 17
 #: Each open decoder holds its reference pictures, up to 17 of them.
@@ -164,7 +164,16 @@ class Video:
         before = int(np.searchsorted(self._keyframes, position, side="right")) - 1
         if before < 0:
             raise FormatError(f"frame {i}: no keyframe at or before it, so it cannot be decoded")
-        start = int(self._keyframes[before])
+        # Pictures shown before the keyframe of an open group need the group before that one.
+        for group in range(before, max(before - 2, -1), -1):
+            wanted = self._from(group, position)
+            if wanted is not None:
+                return wanted
+        raise FormatError(f"frame {i}: the {self._encoding} decoder gave no frame for it")
+
+    def _from(self, group: int, position: int) -> Any | None:
+        """The picture at a position, decoded from a group's keyframe on (or from where it is)."""
+        start = int(self._keyframes[group])
         if self._context is None or not start <= self._next <= position:
             self._open()
             self._next = start
@@ -175,7 +184,7 @@ class Video:
             self._next += 1
         if self._cache.keep and wanted is not None:
             # To the end of the group: its other windows come soon, in whatever order.
-            after = before + 1
+            after = int(np.searchsorted(self._keyframes, position, side="right"))
             end = self._keyframes[after] if after < len(self._keyframes) else len(self._sample_of)
             while self._next < end:
                 self._take(self._feed(self._next), position, keep_later=True)
@@ -183,8 +192,6 @@ class Video:
         if wanted is None:
             wanted = self._take(self._decoded(None), position)
             self._context = None  # a drained decoder takes no more packets
-        if wanted is None:
-            raise FormatError(f"frame {i}: the {self._encoding} decoder gave no frame for it")
         return wanted
 
     def _open(self) -> None:
@@ -192,7 +199,7 @@ class Video:
             self._context.flush_buffers()
             self._early = {}
             return
-        self._context = av.CodecContext.create(_CODEC_NAMES[self._encoding], "r")
+        self._context = av.CodecContext.create(media.DECODERS[self._encoding], "r")
         self._context.thread_count = 1
         self._early = {}
         if self._extradata:
@@ -249,7 +256,7 @@ class LiveDecoder:
     """Packets of a running robot in order of arrival, each to its picture as (H, W, 3) RGB."""
 
     def __init__(self, encoding: str, extradata: str | None = None) -> None:
-        self._context = av.CodecContext.create(_CODEC_NAMES[encoding], "r")
+        self._context = av.CodecContext.create(media.DECODERS[encoding], "r")
         self._context.thread_count = 1
         if extradata:
             self._context.extradata = base64.b64decode(extradata)
