@@ -119,6 +119,7 @@ def convert(
     profile: str = typer.Option(
         None, help="default (Blosc) | interchange (only filters that ship with h5py)."
     ),
+    task: str = typer.Option(None, help="What is done in the episodes, kept in their metadata."),
     overwrite: bool = typer.Option(False, help="Convert all again, replacing what exists."),
     retry: bool = typer.Option(False, help="Try logs again that were quarantined."),
     dry_run: bool = typer.Option(False, help="Only say what would be done."),
@@ -144,7 +145,7 @@ def convert(
         if engine not in ("local", "ray"):
             fail(f"--engine is local or ray, not {engine!r}", USAGE)
         settings = _settings(
-            config, split_topic, split_gap, clip, rate, stamps, profile, images, clock
+            config, split_topic, split_gap, clip, rate, stamps, profile, images, clock, task
         )
         found = find_sources(logs, format)
         plan = plan_batch(found.sources, out, settings, retry=retry, overwrite=overwrite)
@@ -216,6 +217,7 @@ def _settings(
     profile: str | None,
     images: str | None,
     clock: str | None,
+    task: str | None,
 ) -> ConvertConfig:
     from mmdata.config import ConvertConfig, read_config
     from mmdata.errors import ConfigError
@@ -228,6 +230,8 @@ def _settings(
         given["split"] = {**given.get("split", {}), **changed}
     if rate is not None:
         given["timelines"] = [*(given.get("timelines") or []), {"rate_hz": rate}]
+    if task is not None:
+        given["metadata"] = {**given.get("metadata", {}), "task": task}
     for name, value in (
         ("stamps", stamps),
         ("profile", profile),

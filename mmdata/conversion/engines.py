@@ -8,6 +8,7 @@ import glob
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ Progress = Callable[[str, int, int], None]
 Results = Iterator[tuple[JobResult, float]]
 _REPORT_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
+_REACH_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def run_ray(todo: list[Task], jobs: int, address: str | None) -> Results:
         raise MissingDependencyError("ray", "ray", "--engine ray") from None
     started_here = not ray.is_initialized()
     if started_here:
+        if address:
+            _reach(address)
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": jobs}
         if not address:
             options["include_dashboard"] = False
@@ -264,6 +268,22 @@ def run_ray(todo: list[Task], jobs: int, address: str | None) -> Results:
             ray.shutdown()
         for task in running.values():
             remove_partials(task)
+
+
+def _reach(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray would wait for it, and may end the process.
+
+    Raises ConversionError. Addresses without a port ("auto") are left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConversionError(
+            f"--engine ray: nothing answers at {address} ({error}); is the cluster up?"
+        ) from None
 
 
 def _absolute(task: Task) -> Task:

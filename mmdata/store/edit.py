@@ -40,7 +40,7 @@ def edit_episode(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     partial = path.with_name(path.name + ".edit.partial")
     try:
         shutil.copyfile(path, partial)
-        with h5py.File(partial, "r+") as file:
+        with h5py.File(partial, "r+", libver=layout.LIBVER) as file:
             yield file
         publish(partial, path)
     except BaseException:

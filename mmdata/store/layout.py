@@ -12,6 +12,9 @@ from mmdata.streams import FieldInfo, Kind, StreamInfo
 
 FORMAT = "mmdata-episode"
 FORMAT_VERSION = "1.0"
+#: Structures of HDF5 1.8 and later: those before it refuse attributes above 64 KiB (the names of a
+#: few thousand channels).
+LIBVER = ("v108", "latest")
 STREAMS = "streams"
 ALIGNED = "aligned"
 RIG = "rig"

@@ -104,7 +104,7 @@ class EpisodeWriter:
         self._claim_partial(replace_partial)
         self._journal = JournalWriter(self.partial)
         self._lock_file = lock_journal(self._journal.path)
-        self._file = h5py.File(self.partial, "w")
+        self._file = h5py.File(self.partial, "w", libver=layout.LIBVER)
         self._file.attrs["format"] = layout.FORMAT
         self._file.attrs["status"] = "recording"
         self._sink = ChunkSink(self._file, self._journal)

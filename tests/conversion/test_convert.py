@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_logs import write_log
 
 from mmdata import open_episode, verify_episode
 from mmdata.config import ConvertConfig, read_config
@@ -24,6 +25,7 @@ from mmdata.errors import ConfigError, ConversionError
 from mmdata.simulate import pick_place, write_mcap
 
 S = 1_000_000_000
+MMDATA = str(Path(sys.executable).with_name("mmdata"))
 
 
 def _config(**facts: object) -> ConvertConfig:
@@ -152,6 +154,19 @@ def test_configuration_renames_drops_and_adds(simulated_log: Path, tmp_path: Pat
         assert ep.provenance["dropped"] == [
             ["/audio", ep.provenance["dropped"][0][1], "left out by the configuration"]
         ]
+
+
+def test_the_task_of_the_command_line_is_in_the_episode(tmp_path: Path) -> None:
+    write_log(tmp_path / "log", 0)
+    config = tmp_path / "config.yaml"
+    config.write_text("metadata: {robot: panda, task: other}\n")
+    command = [MMDATA, "convert", str(tmp_path / "log"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, "-c", str(config), "--task", "pour the tea"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with open_episode(tmp_path / "out/log.h5") as episode:
+        assert episode.metadata == {"robot": "panda", "task": "pour the tea"}
 
 
 def test_linear_policy_interpolates(simulated_log: Path, tmp_path: Path) -> None:

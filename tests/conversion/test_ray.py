@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,17 @@ def test_a_ray_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ConversionError, match=r"^--engine ray: The current .* startup\.$"):
         _run(tmp_path / "logs", tmp_path / "out", engine="ray")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_nobody_answers_at_is_said_soon(tmp_path: Path, scheme: str) -> None:
+    write_log(tmp_path / "logs" / "log0", 0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ConversionError, match="--engine ray: nothing answers at ") as raised:
+            _run(tmp_path / "logs", tmp_path / "out", engine="ray", address=address)
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - began < 10
+    assert not ray.is_initialized()
