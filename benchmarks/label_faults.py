@@ -96,7 +96,7 @@ def matches(finding: LabelFinding, fault: Fault) -> bool:
     if finding.name not in RULES_OF[fault["kind"]]:
         return False
     same = finding.object_id == fault["object_id"] or (
-        fault["kind"] in ("swap", "twice") and finding.object_id == fault["partner"]
+        fault["kind"] in ("swap", "twice", "double") and finding.object_id == fault["partner"]
     )
     if fault["kind"] == "phantom" and fault["object_id"] is None:
         same = finding.object_id is None

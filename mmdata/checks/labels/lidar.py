@@ -19,6 +19,8 @@ from mmdata.checks.labels.tracks import about
 from mmdata.geometry import points_in_box, quat_conjugate, quat_rotate
 
 _CLEAR_M = 0.4
+#: Points in the layer of the ground over those in the next one, at least.
+_LAYER = 1.1
 #: Share of a box by which its object may reach beyond it on either side.
 _UNDERSIZED = 0.8
 #: Boxes from which on their median height is that of the layer.
@@ -132,7 +134,8 @@ def _contents_of(boxes: Boxes3D, rows: Ints, sweep: Sweep, limits: SweepLimits) 
         inside[k] = np.count_nonzero(within)
         solid[k] = np.count_nonzero(within & low)
         out[k], near[k] = _shell(x, y, z, half, low, limits)
-        beside = (ax > half[0] + 0.3) | (ay > half[1] + 0.3)
+        away = np.maximum(ax - half[0], ay - half[1])
+        beside = (away > 0.3) & (away <= limits.ring_m)
         flat = z[beside & (z < -half[2] + 1.0) & (z > -half[2] - 1.5)]
         level = _ground_level(flat, limits)
         if level is not None:
@@ -200,8 +203,8 @@ def _shell(
 def _ground_level(low: Floats, limits: SweepLimits) -> float | None:
     """Height of the ground among low points around a box; None where they show none.
 
-    The ground is a layer: few points lie in the next layer above it. A wall or a hedge whose foot
-    is hidden has as many there.
+    The ground is a layer: fewer points lie above it, in one as thick. A wall or a hedge whose foot
+    is hidden has more there.
     """
     if len(low) < limits.ground_points:
         return None
@@ -209,7 +212,7 @@ def _ground_level(low: Floats, limits: SweepLimits) -> float | None:
     thick = 0.15
     in_layer = np.count_nonzero(np.abs(low - level) <= thick)
     above = np.count_nonzero((low > level + thick) & (low <= level + 3 * thick))
-    return level if in_layer >= limits.ground_points and in_layer >= 2 * above else None
+    return level if in_layer >= limits.ground_points and in_layer >= _LAYER * above else None
 
 
 def _without_others(
