@@ -6,7 +6,9 @@ import asyncio
 import http.client
 import json
 import os
+import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -188,6 +190,21 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
         return value
 
     assert asyncio.run(option()) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+def test_a_killed_server_leaves_no_worker_behind(drive_copy: Path) -> None:
+    with Server(drive_copy.parent) as server:
+        key, parent = server.key("drive.h5"), server.process.pid
+        assert server.ask(f"/api/e/{key}/changepoints")[0] == 200
+        threads = Path(f"/proc/{parent}/task").glob("*/children")
+        workers = [pid for thread in threads for pid in thread.read_text().split()]
+        assert workers
+        server.stop(signal.SIGKILL)
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < end, "its worker waits for work that never comes"
+        time.sleep(0.1)
 
 
 def hostile(folder: Path, drive: Path) -> None:

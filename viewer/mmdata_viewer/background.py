@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,16 +22,25 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # The signal that ends the server may come while close() holds it.
+        self._lock = threading.RLock()
         self._pool: ProcessPoolExecutor | None = None
+        self._closed = False
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Result of a module-level function; blocks the calling thread only."""
+        """Result of a module-level function; blocks the calling thread only.
+
+        ViewerError when the worker dies of it, and after :meth:`close`.
+        """
         with self._lock:
+            if self._closed:
+                raise ViewerError("the server is ending")
             if self._pool is None:
                 # spawn: a fork would copy the threads' locks and the open HDF5 files.
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context)
+                self._pool = ProcessPoolExecutor(
+                    1, mp_context=context, initializer=_end_with_parent
+                )
             pool = self._pool
         try:
             return pool.submit(function, *arguments).result()
@@ -41,11 +51,24 @@ class Background:
             raise ViewerError("the checking process died on this episode") from error
 
     def close(self) -> None:
-        """Stop the worker at once."""
+        """Stop the worker at once, for good."""
         with self._lock:
+            self._closed = True
             if self._pool is not None:
                 # Terminated rather than waited for: nothing it does outlives its answer.
                 for worker in list((self._pool._processes or {}).values()):
                     worker.terminate()
                 self._pool.shutdown(wait=True, cancel_futures=True)
                 self._pool = None
+
+
+def _end_with_parent() -> None:
+    """End this worker with the server, however that ends: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -104,7 +104,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   const timeline = new TimelinePanel(session);
   const sound = new Sound(session);
   const worklist = new Worklist(session);
-  worklist.reveal = (stream) => cameras.reveal(stream);
+  worklist.reveal = (stream) => [cameras, signals].forEach((panel) => panel.reveal(stream));
   const publish = async () => {
     try {
       const answer = await layers.act("publish", {});

@@ -246,7 +246,9 @@ export class ScenePanel implements Panel {
     if (!this.clouds.every((c) => c.settled(this.session.clock.t))) return;
     this.camera.up.set(0, this.optical() ? -1 : 0, this.optical() ? 0 : 1);
     this.controls.object = this.camera;
-    const sweep = this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length);
+    // Behind a vehicle; what stands still is looked at as a whole.
+    const drives = this.session.streams.some((s) => s.moves);
+    const sweep = drives ? this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length) : undefined;
     const sensor = sweep && this.pose(sweep.frame, 0);
     if (sensor) {
       const back = qRotate(sensor.q, [-14, 0, 0]);

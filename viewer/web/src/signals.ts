@@ -96,6 +96,7 @@ class Plot {
     const x = ((clock.t - a) / (b - a)) * width;
     this.line.style.transform = `translateX(${x.toFixed(1)}px)`;
     this.line.hidden = x < 0 || x > width;
+    this.element.classList.toggle("focus", this.session.focus === this.choice.stream);
     this.values();
   }
 
@@ -186,6 +187,7 @@ export class SignalsPanel implements Panel {
   readonly element: HTMLElement;
   private plots: Plot[] = [];
   private readonly list: HTMLElement;
+  private readonly picker: HTMLElement;
   private readonly choices: Choice[];
 
   constructor(private readonly session: Session) {
@@ -197,8 +199,8 @@ export class SignalsPanel implements Panel {
           .map(([field]) => ({ stream: s.name, field })),
       );
     this.list = h("div", { class: "plots" });
-    const picker = h("details", { class: "picker" }, h("summary", {}, "signals"));
     const box = h("div", { class: "picker-list" });
+    this.picker = h("details", { class: "picker" }, h("summary", {}, "signals"), box);
     for (const choice of this.choices) {
       const key = `${choice.stream}.${choice.field}`;
       box.append(
@@ -208,14 +210,14 @@ export class SignalsPanel implements Panel {
           h("input", {
             type: "checkbox",
             checked: this.wanted().includes(key),
+            "data-key": key,
             onchange: (event: Event) => this.toggle(key, (event.target as HTMLInputElement).checked),
           }),
           key,
         ),
       );
     }
-    picker.append(box);
-    this.element = h("section", { class: "signals", "aria-label": "signals" }, picker, this.list);
+    this.element = h("section", { class: "signals", "aria-label": "signals" }, this.picker, this.list);
     this.element.style.setProperty("--gutter", `${GUTTER}px`);
     if (!this.choices.length) this.list.append(h("p", { class: "empty" }, "no signals in this episode"));
     this.rebuild();
@@ -243,9 +245,19 @@ export class SignalsPanel implements Panel {
     this.rebuild();
   }
 
+  // Brings a stream into sight; one that is not shown is added.
+  reveal(stream: string): void {
+    const shown = () => this.plots.find((p) => p.choice.stream === stream);
+    const choice = this.choices.find((c) => c.stream === stream);
+    if (!choice) return;
+    if (!shown()) this.toggle(`${choice.stream}.${choice.field}`, true);
+    shown()?.element.scrollIntoView({ block: "nearest" });
+  }
+
   private rebuild(): void {
     for (const plot of this.plots) plot.close();
     const wanted = this.wanted();
+    for (const box of this.picker.querySelectorAll<HTMLInputElement>("input")) box.checked = wanted.includes(box.dataset.key!);
     this.plots = this.choices
       .filter((c) => wanted.includes(`${c.stream}.${c.field}`))
       .map((choice) => new Plot(this.session, choice));

@@ -205,7 +205,7 @@ export class TimelinePanel implements Panel {
       const [x0, x1] = [this.x(phase.start_ns), this.x(phase.end_ns)];
       if (x1 < GUTTER || x0 > this.canvas.clientWidth) continue;
       g.fillStyle = colourOf(phase.label);
-      g.globalAlpha = lane.layer === this.session.layers.active ? 0.95 : 0.7;
+      g.globalAlpha = lane.layer === this.session.layers.active ? 1 : 0.88;
       g.fillRect(x0, lane.top + 1, Math.max(1, x1 - x0 - 1), lane.height - 2);
       g.globalAlpha = 1;
       if (this.session.isSelected(phase.id)) {
