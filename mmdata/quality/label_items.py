@@ -60,8 +60,9 @@ def candidates_of(
     """Annotations that nobody has judged yet, with what speaks against each.
 
     findings: as checks report them, each with `severity` (error, warning, info) and, where they
-    have them, `status`, `annotation_id`, `layer`, `episode_id`, `score` and `message`; only those
-    that FAILED count. A finding about no annotation known here is a candidate of its own. Without
+    have them, `status`, `annotation_id`, `layer`, `episode_id`, `score`, `message` and `details`
+    (one or two of them name the annotation where `annotation_id` does not); only those that FAILED
+    count. A finding about no annotation known here is a candidate of its own. Without
     a finding a proposal of low confidence is `info`, of score 1 - confidence. Of several findings
     about one annotation the gravest counts.
     """
@@ -110,8 +111,12 @@ def _of_finding(
     if severity not in SEVERITIES:
         raise ValueError(f"finding of unknown severity {severity!r}")
     episode = str(finding.get("episode_id", ""))
-    annotation = finding.get("annotation_id")
-    layer = finding.get("layer")
+    annotation, layer = finding.get("annotation_id"), finding.get("layer")
+    details = finding.get("details") or ()
+    if annotation is None and 1 <= len(details) <= 2:
+        # More places than the two sides of a comparison are those of a cause behind many.
+        annotation = next(iter(details[0].get("annotation_ids", ())), None)
+        layer = layer or details[0].get("layer")
     if annotation is not None and (episode, str(annotation)) not in places:
         # A keyframe is addressed as <track id>@<stamp_ns>; the track is what is reviewed.
         annotation = str(annotation).rpartition("@")[0] or annotation

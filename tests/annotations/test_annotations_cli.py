@@ -212,6 +212,12 @@ def test_candidates_leave_out_what_was_judged_and_keep_the_gravest_finding() -> 
     ]
     (only,) = candidates_of([layer], findings)
     assert (only.id, only.layer, only.severity, only.reason) == ("b0", "net", "warning", "m")
+    place = {"layer": "net", "annotation_ids": ["b0@123"]}
+    told = {"episode_id": "one", "severity": "error", "rule": "LAB301", "details": [place]}
+    (found,) = candidates_of([layer], [told])  # as `mmdata check --json` writes them
+    assert (found.id, found.layer, found.severity) == ("b0", "net", "error")
+    many = told | {"details": [place] * 3}  # a cause is about more than one annotation
+    assert [c.id for c in candidates_of([layer], [many])] == ["b0", "LAB301#0"]
     (plain,) = candidates_of([layer])
     assert (plain.severity, plain.score) == ("info", pytest.approx(0.6))
     with pytest.raises(ValueError, match="awful"):
