@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mmdata_converters._h5 import is_h5, open_h5
@@ -83,6 +84,13 @@ def episodes(path: Path) -> dict[str, Path]:
     own = own_table(path)
     if own is not None:
         return {"": own}
+    folders = [f for top in _TOPS for f in (path / top, *(path / top).glob("*")) if f.is_dir()]
+    return _listed(path, tuple((str(f), f.stat().st_mtime_ns) for f in folders))
+
+
+@lru_cache(maxsize=4)
+def _listed(path: Path, changes: tuple[tuple[str, int], ...]) -> dict[str, Path]:
+    """Part -> table, looked up again when a folder of a task changed."""
     return {f"{t.parent.parent.name}_{t.parent.name}": t for t in _tables(path)}
 
 
