@@ -62,7 +62,7 @@ def _decode_jpeg(data: Array, least_hw: tuple[int, int]) -> Array | None:
     libjpeg-turbo with its exact transform and smooth upsampling, as OpenCV decodes, but straight to
     RGB.
     """
-    import simplejpeg
+    import simplejpeg  # type: ignore[import-untyped]
 
     try:
         coded = simplejpeg.decode_jpeg_header(data)[2]

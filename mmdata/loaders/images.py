@@ -64,9 +64,9 @@ def finish(image: Array, spec: ImageSpec, out: Array | None = None) -> Array:
     return out
 
 
-def processed_shape(full_hw: tuple[int, int], spec: ImageSpec, channels: int = 3) -> Shape:
+def processed_shape(full_hw: Sequence[int], spec: ImageSpec, channels: int = 3) -> Shape:
     """Shape of a processed frame."""
-    height, width = spec.size_hw or (spec.crop_tlhw or (0, 0, *full_hw))[2:]
+    height, width = spec.size_hw or tuple(spec.crop_tlhw or (0, 0, *full_hw))[2:]
     return (channels, height, width) if spec.layout == "chw" else (height, width, channels)
 
 

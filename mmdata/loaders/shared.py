@@ -130,7 +130,7 @@ def _array(place: Place) -> NDArray[Any]:
     kind = np.dtype(place.dtype)
     nbytes = int(np.prod(place.shape, dtype=np.int64)) * kind.itemsize
     # All arrays over the segment hold this object; when the last is gone, the segment is free.
-    lease = (ctypes.c_char * nbytes).from_buffer(memory, _HEAD)
+    lease: Any = (ctypes.c_char * nbytes).from_buffer(memory, _HEAD)
     weakref.finalize(lease, _give_back, memory).atexit = False
     array: NDArray[Any] = np.frombuffer(lease, kind).reshape(place.shape)
     return array

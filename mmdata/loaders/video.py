@@ -2,7 +2,7 @@
 
 Pixels equal those of `mmdata.Stream` to the bit. What is faster: one converter for all pictures,
 straight to planes, and, for orders that stay near, what is decoded on the way is kept as a model
-will see it (cropped, resized), in memory that is used again.
+will see it (cropped, resized), or as it came where that is all of it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class FrameCache:
         #: Keep what is decoded on the way to a frame: for orders that stay near (`Order.near`).
         self.keep = False
         self.nbytes = 0
-        self._frames: OrderedDict[tuple[Hashable, int], Array] = OrderedDict()
+        self._frames: OrderedDict[tuple[Hashable, int], Array | _Planes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, video: Hashable, position: int, last: bool) -> Array | None:
+    def get(self, video: Hashable, position: int, last: bool) -> Array | _Planes | None:
         """The frame at a position, or None. last: it will not be asked for again."""
         with self._lock:
             frame = self._frames.get((video, position))
@@ -60,7 +60,7 @@ class FrameCache:
                 self._frames.move_to_end((video, position))
             return frame
 
-    def put(self, video: Hashable, position: int, frame: Array) -> None:
+    def put(self, video: Hashable, position: int, frame: Array | _Planes) -> None:
         """Keep a frame, if the limit allows any."""
         with self._lock:
             old = self._frames.pop((video, position), None)
@@ -134,13 +134,18 @@ class Video:
         if frame is None:
             self._pool.use(self)
             with self._lock:
-                frame = self._finish(self._decode(i, position), out)
+                frame = self._converted(self._decode(i, position))
             if keep and self._used(i) > 1:
-                kept = frame if out is None else self._copy(frame)
-                self._cache.put(self.name, position, kept)
-            return frame
+                self._cache.put(self.name, position, frame)
+        if isinstance(frame, _Planes):
+            if out is None:
+                shape = images.processed_shape(frame.rgb[0].shape, self._spec)
+                out = self._cache.memory.empty(shape, np.uint8)
+            return images.finish_planes(frame.rgb, self._spec, out)
         if out is None:
             return frame
+        if out.shape != frame.shape:
+            raise FormatError(f"a frame of shape {frame.shape} among frames of shape {out.shape}")
         np.copyto(out, frame)
         return out
 
@@ -229,27 +234,34 @@ class Video:
             elif at > position and not keep_later:
                 self._early[at] = picture  # out of order: the decoder cannot give it again
             elif self._cache.keep and self._used(int(self._sample_of[at])):
-                self._cache.put(self.name, at, self._finish(picture, None))
+                self._cache.put(self.name, at, self._converted(picture))
         return wanted
 
-    def _finish(self, picture: Any, out: Array | None) -> Array:
-        """A decoded picture as the key sees it."""
-        converted = self._reformatter.reformat(picture, format="gbrp", **_ONE_THREAD)
-        height, width = converted.height, converted.width
-        planes: list[Array] = []
-        for plane in converted.planes:
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-            planes.append(rows[:, :width])
-        rgb = [planes[2], planes[0], planes[1]]
-        if out is None:
-            shape = images.processed_shape((height, width), self._spec)
-            out = self._cache.memory.empty(shape, np.uint8)
-        return images.finish_planes(rgb, self._spec, out)
+    def _converted(self, picture: Any) -> _Planes | Array:
+        """A decoded picture to be kept: as the key sees it where that is smaller, else its planes.
 
-    def _copy(self, frame: Array) -> Array:
-        copy = self._cache.memory.empty(frame.shape, frame.dtype)
-        np.copyto(copy, frame)
-        return copy
+        Planes go straight to the batch later; a copy of them now would cost a fifth of decoding.
+        """
+        planes = _Planes(self._reformatter.reformat(picture, format="gbrp", **_ONE_THREAD))
+        if self._spec.size_hw is None and self._spec.crop_tlhw is None:
+            return planes
+        shape = images.processed_shape(planes.rgb[0].shape, self._spec)
+        return images.finish_planes(
+            planes.rgb, self._spec, self._cache.memory.empty(shape, np.uint8)
+        )
+
+
+class _Planes:
+    """A picture in FFmpeg's memory. rgb: its three planes, (H, W) uint8."""
+
+    def __init__(self, frame: Any) -> None:
+        views: list[Array] = []
+        self.nbytes = 0
+        for plane in frame.planes:
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+            views.append(rows[:, : frame.width])
+            self.nbytes += rows.nbytes
+        self.rgb = [views[2], views[0], views[1]]
 
 
 class LiveDecoder:
