@@ -35,12 +35,13 @@ def count_samples(dataset: EpisodeDataset, workers: int) -> NDArray[np.int64]:
     change on their own.
     """
     spec = _without_payload(dataset.spec)
-    jobs: list[Job] = [(f.path, spec, dataset._beside(f)) for f in dataset.episodes]
-    kept = _kept_file(dataset, spec) if len(jobs) >= _KEEP_FROM else None
+    n = len(dataset.episodes)
+    kept = _kept_file(dataset, spec) if n >= _KEEP_FROM else None
     if kept is not None and kept.exists():
         found = np.array(json.loads(kept.read_bytes()), np.int64)
-        if len(found) == len(jobs):
+        if len(found) == n:
             return found
+    jobs: list[Job] = [(f.path, spec, dataset._beside(f)) for f in dataset.episodes]
     if workers < 2 or len(jobs) < _PARALLEL_FROM:
         counts = np.fromiter(map(_count, jobs), np.int64, len(jobs))
     else:
@@ -68,7 +69,7 @@ def _without_payload(spec: SampleSpec) -> SampleSpec:
 
 
 def _kept_file(dataset: EpisodeDataset, spec: SampleSpec) -> Path | None:
-    folders = {str(Path(f.path).parent) for f in dataset.episodes if not is_remote(f.path)}
+    folders = {f.path.rpartition("/")[0] for f in dataset.episodes if not is_remote(f.path)}
     if len(folders) != 1 or spec.filters.phase is not None:
         return None
     contents = "".join(f"{f.path}:{f.content}\n" for f in dataset.episodes)

@@ -267,6 +267,8 @@ class EpisodeDataset:
         return EpisodeData(facts.path, self.spec, self._scalings, self._caches, self._beside(facts))
 
     def _beside(self, facts: EpisodeFacts) -> list[Path]:
+        if not self._sidecars:
+            return []
         return self._sidecars.get(f"{Path(facts.path).parent}/{facts.episode_id}", [])
 
     def _require_statistics(self) -> None:
