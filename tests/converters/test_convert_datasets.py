@@ -33,28 +33,35 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hdf5.write_robomimic(root / "lift.hdf5")
     hdf5.write_isaac(root / "stack.hdf5")
     hdf5.write_aloha(root / "episode_0.hdf5", compress=True)
+    hdf5.write_libero(root / "drawer_demo.hdf5")
     hdf5.write_robomind(root / "robomind" / "trajectory.hdf5")
+    hdf5.write_robomind2(root / "robomind2/success_episodes/0416_1/data/trajectory.hdf5", 12)
     kitti.write_raw(root / "kitti")
     kitti.write_object(root / "object" / "training")
+    kitti.write_tracking(root / "tracking" / "training")
     lerobot.write_v21(root / "lerobot21")
     lerobot.write_v30(root / "lerobot30")
+    lerobot.write_v16(root / "lerobot16")
     manipulation.write_droid(root / "droid" / "Fri_Jul__7")
     manipulation.write_umi(root / "umi.zarr.zip")
     manipulation.write_reassemble(root / "reassemble.h5")
     manipulation.write_agibot(root / "agibot")
+    manipulation.write_agibot_digital(root / "digital")
+    manipulation.write_agibot_flat(root / "job" / "A2D0015" / "12052353")
     mcap.write_mcap(root / "run.mcap")
     nuscenes.write_nuscenes(root / "nuscenes")
     pandaset.write_sequence(root / "pandaset" / "002")
     plain.write_plain(root / "plain")
     rlds.write_rlds(root / "toy" / "1.0.0")
+    rlds.write_variants(root / "variants" / "1.0.0")
     return root
 
 
 #: Format -> episodes that the folder holds of it.
 EPISODES = {
-    "argoverse2": 1, "comma2k19": 1, "robomimic": 6, "aloha": 1, "robomind": 1, "kitti": 2,
-    "lerobot": 4, "droid": 1, "umi": 2, "reassemble": 1, "agibot": 1, "mcap": 1, "nuscenes": 2,
-    "pandaset": 1, "folder": 1, "rlds": 2,
+    "argoverse2": 1, "comma2k19": 1, "robomimic": 7, "aloha": 1, "robomind": 2, "kitti": 4,
+    "lerobot": 6, "droid": 1, "umi": 2, "reassemble": 1, "agibot": 3, "mcap": 1, "nuscenes": 2,
+    "pandaset": 1, "folder": 1, "rlds": 3,
 }  # fmt: skip
 LABELLED = {
     "argoverse2", "kitti", "lerobot", "droid", "reassemble", "agibot", "mcap", "nuscenes",
