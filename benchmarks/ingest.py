@@ -1,6 +1,7 @@
 """How fast logs come in: mmdata against reading them, copying them, and LeRobot's own ingest.
 
     python benchmarks/ingest.py [LOG ...] [--repeat 5] [--seconds 300]
+    python benchmarks/ingest.py --memory 60 300 1200
 
 Per log, the medians of (a) reading it with `rosbags`, (b) reading and deserialising it with
 `rosbags`, (c) `mmdata convert`, (d) LeRobot's `add_frame`/`save_episode` fed with the same camera
@@ -10,7 +11,9 @@ side. CPU seconds are those of all threads. Without LOG: a log written here (--s
 1 kHz wrench, 500 Hz joints, two 30 Hz JPEG cameras and a 10 Hz LiDAR of 65536 points), a simulated
 pick-and-place, and the sample logs in ../shared/data where they are.
 
-LeRobot needs an environment of its own; --lerobot names its Python.
+--memory: only the peak memory of converting generated logs of these lengths (seconds).
+
+LeRobot needs an environment of its own; --lerobot names its folder.
 """
 
 from __future__ import annotations
@@ -363,6 +366,18 @@ def camera_count(log: Path) -> int:
         return sum(t.count for t in recording.inspect().topics if t.kind is Kind.IMAGE)
 
 
+def memory(lengths: list[float]) -> None:
+    """Print the peak memory of converting generated logs of some lengths in seconds."""
+    print(f"{'length s':>9} {'MB':>9} {'s':>8} {'CPU s':>8} {'peak MB':>8}")
+    for seconds in lengths:
+        with tempfile.TemporaryDirectory(prefix="mmdata-bench-") as scratch:
+            log = write_long_log(Path(scratch) / "log", seconds)
+            size = sum(p.stat().st_size for p in log.iterdir()) / 1e6
+            m = measure(sys.executable, _CONVERT, str(log), f"{scratch}/out")
+        print(f"{seconds:9g} {size:9.0f} {m['seconds']:8.1f} {m['cpu']:8.1f} {m['peak_mb']:8.0f}",
+              flush=True)  # fmt: skip
+
+
 def default_logs(folder: Path, seconds: float) -> list[Path]:
     """The generated logs, and the sample logs that are there."""
     from mmdata.simulate import pick_place, write_mcap
@@ -382,6 +397,7 @@ def main() -> None:
     parser.add_argument("logs", nargs="*", type=Path)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=300, help="length of the generated log")
+    parser.add_argument("--memory", nargs="+", type=float, metavar="SECONDS")
     parser.add_argument("--make-log", type=Path, help="only write the generated log there")
     parser.add_argument(
         "--lerobot", type=Path, default=Path(__file__).resolve().parents[2] / "peers/lerobot",
@@ -390,6 +406,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.make_log is not None:
         write_long_log(arguments.make_log, arguments.seconds)
+        return
+    if arguments.memory:
+        memory(arguments.memory)
         return
     python: Path | None = arguments.lerobot / "bin/python"
     probe = [str(python), "-c", "import lerobot.datasets.lerobot_dataset"]
