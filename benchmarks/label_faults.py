@@ -30,7 +30,7 @@ from mmdata_schema import Box2D, Layer, Provenance, Track3D
 
 #: Kind of fault -> rules that may report it.
 RULES_OF = {
-    "missing": {"missing_2d"},
+    "missing": {"missing_2d", "unlabelled_frame"},
     "phantom": {"phantom_2d"},
     "class": {"class_mismatch"},
     "swap": {"identity_swap"},
@@ -92,7 +92,10 @@ def layer_of(scene: SimScene) -> Layer:
 
 
 def matches(finding: LabelFinding, fault: Fault) -> bool:
-    """Whether a finding names a fault."""
+    """Whether a finding names a fault. Where the only rectangle of an image was left out, that the
+    image has none says it."""
+    if fault["kind"] == "missing" and finding.name == "unlabelled_frame":
+        return (finding.stream, finding.stamp_ns) == (fault["stream"], fault["stamp_ns"])
     if finding.name not in RULES_OF[fault["kind"]]:
         return False
     same = finding.object_id == fault["object_id"] or (

@@ -307,12 +307,13 @@ class SimScene:
     def label_images(self) -> None:
         """Draw the rectangles of all images, as ``late_ns`` and ``turn_rad`` have it.
 
-        From which visible share on an object is drawn is a matter of taste, but of one taste for
-        one object in one camera: it does not change from image to image.
+        From which share on an object is drawn, of what the image's border leaves of it, is a matter
+        of taste, but of one taste for one object in one camera: it does not change from image to
+        image. The same goes for how much the border must leave.
         """
         rng = self.rng
         self.taste = {
-            (view.stream, k): rng.uniform(0.15, 0.4)
+            (view.stream, k): (rng.uniform(0.15, 0.4), rng.uniform(0.05, 0.2))
             for view in self.views
             for k in range(len(self.things))
         }
@@ -347,8 +348,9 @@ class SimScene:
         if len(rows) == 0:
             return
         shares = self._visible(view, rows, center, size, turned, p, q)
-        for k, visible in zip(rows.tolist(), shares.tolist(), strict=True):
-            if visible < self.taste[(view.stream, k)] + rng.normal(0, 0.02):
+        for k, visible, inside in zip(rows.tolist(), *(x.tolist() for x in shares), strict=True):
+            open_, left = self.taste[(view.stream, k)]
+            if inside < left or visible < (open_ + rng.normal(0, 0.02)) * inside:
                 continue
             whole, inset = bounds[k], self.things[k].inset
             w, h = whole[2] - whole[0], whole[3] - whole[1]
@@ -366,8 +368,9 @@ class SimScene:
 
     def _visible(
         self, view: View, rows: Any, center: Any, size: Any, turned: Any, p: Any, q: Any
-    ) -> Any:
-        """Share of points on the near faces of things ``rows`` in the image and not hidden."""
+    ) -> tuple[Any, Any]:
+        """Share of points on the near faces of things ``rows`` in the image and not hidden, and
+        share in the image."""
         away = quat_rotate(quat_conjugate(turned[rows]), p - center[rows])
         facing = (_NORMAL @ away.T).T > (np.abs(_NORMAL) @ (size[rows] / 2).T).T
         points = facing[:, _FACE]  # (R, P): which points count
@@ -378,12 +381,14 @@ class SimScene:
         at = np.concatenate([center, np.array([w[0] for w in self.walls]).reshape(-1, 3)])
         extent = np.concatenate([size, np.array([w[1] for w in self.walls]).reshape(-1, 3)])
         turn = np.concatenate([turned, np.array([w[2] for w in self.walls]).reshape(-1, 4)])
+        total = np.maximum(points.sum(axis=1), 1)
+        inside = (open_ & points).sum(axis=1) / total
         which, point = np.nonzero(open_ & points)
         ray = (world[which, point] - p)[:, None]
         hit = _entry(p, ray, at, extent, turn) < 0.995  # (rays, J)
         hit[np.arange(len(which)), rows[which]] = False
         open_[which, point] = ~hit.any(axis=1)
-        return (open_ & points).sum(axis=1) / np.maximum(points.sum(axis=1), 1)
+        return (open_ & points).sum(axis=1) / total, inside
 
     def projected(self, stream: str, frame: int) -> list[Any]:
         """Rectangles of all things in one image, labelled or not."""

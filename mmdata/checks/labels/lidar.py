@@ -19,6 +19,8 @@ from mmdata.checks.labels.tracks import about
 from mmdata.geometry import points_in_box, quat_conjugate, quat_rotate
 
 _CLEAR_M = 0.4
+#: A box holds its object's points but for a hand's error.
+_SKIN_M = 0.15
 #: Points in the layer of the ground over those in the next one, at least.
 _LAYER = 1.1
 #: Share of a box by which its object may reach beyond it on either side.
@@ -141,8 +143,8 @@ def _contents_of(boxes: Boxes3D, rows: Ints, sweep: Sweep, limits: SweepLimits) 
         if level is not None:
             ground[k] = -half[2] - level
         if solid[k] == 0:
-            seen_through = _rays(index.points, sweep.origin, center[k], size[k], turned[k])
-            through[k], before[k] = seen_through[:2]
+            rays = _rays(index.points, sweep.origin, center[k], size[k], turned[k])
+            through[k], before[k] = len(rays[0]), len(rays[1])
         elif out[k].max() >= limits.cut_points:
             out[k] = _without_others(
                 index.points[candidates], local, half, low, k, center, size, turned, limits
@@ -232,8 +234,8 @@ def _without_others(
 
 def _rays(
     points: Floats, origin: Floats, center: Floats, size: Floats, turned: Floats
-) -> tuple[int, int, int]:
-    """Returns behind a box along rays through its core, in front of it, and in it."""
+) -> tuple[Ints, Ints, Ints]:
+    """Points behind a box along rays through its core, in front of it, and in it: indices."""
     away = points - origin
     distance = np.sqrt((away**2).sum(axis=1))
     to = center - origin
@@ -249,7 +251,7 @@ def _rays(
     # Rays that meet the core but end this much before or after the whole box.
     front = meets & ((whole_enter - 1.0) * far > _CLEAR_M)
     behind = meets & ((1.0 - whole_leave) * far > _CLEAR_M)
-    return int(behind.sum()), int(front.sum()), int((meets & ~behind & ~front).sum())
+    return rows[behind], rows[front], rows[meets & ~behind & ~front]
 
 
 def _crossing(origin: Floats, ray: Floats, half: Floats) -> tuple[Floats, Floats]:
@@ -363,7 +365,6 @@ def hidden_by_points(
     def hides(seen: Seen, rows: Ints, around: Ints) -> Mask:
         exposure = view.stamp_ns - view.late_ns
         position, _ = camera_poses(view, exposure)
-        center, size, turned = box_at(boxes, seen.row[rows], seen.part[rows])
         which = nearest_sweep(sweeps[0], exposure[seen.frame[rows]])
         out = np.zeros(len(rows), bool)
         for k in range(len(rows)):
@@ -375,8 +376,14 @@ def hidden_by_points(
             sweep = cache[i]
             if sweep is None:
                 continue
-            eye = position[seen.frame[rows[k]]]
-            through, before, on = _rays(sweep.points, eye, center[k], size[k], turned[k])
+            frame = seen.frame[rows[k]]
+            # What labelled boxes hide is counted already: they, and this one, at the sweep's time.
+            ones = np.append(rows[k], _before(seen, int(rows[k]), boxes))
+            part = _moved(boxes, seen, ones, sweep.stamp_ns - int(exposure[frame]))
+            center, size, turned = box_at(boxes, seen.row[ones], part)
+            rays = _rays(sweep.points, position[frame], center[0], size[0], turned[0])
+            through, on = len(rays[0]), len(rays[2])
+            before = _outside(sweep.points[rays[1]], center[1:], size[1:], turned[1:])
             if around[k] == 2:
                 share = limits.occluded_points * (through + before + on)
                 out[k] = before >= max(limits.hiding_points, share)
@@ -387,3 +394,30 @@ def hidden_by_points(
         return out
 
     return hides
+
+
+def _moved(boxes: Boxes3D, seen: Seen, rows: Ints, by_ns: int) -> Floats:
+    """``part`` of seen boxes a little later; within the interval around their exposure."""
+    row = seen.row[rows]
+    following = np.where(boxes.last[row], row, np.minimum(row + 1, len(boxes) - 1))
+    span = np.maximum(boxes.stamp_ns[following] - boxes.stamp_ns[row], 1)
+    return np.where(following == row, seen.part[rows], seen.part[rows] + by_ns / span)
+
+
+def _before(seen: Seen, k: int, boxes: Boxes3D) -> Ints:
+    """Boxes of the same exposure that overlap box ``k`` in the image and are nearer."""
+    a, b = np.searchsorted(seen.frame, [seen.frame[k], seen.frame[k] + 1])
+    rows = np.arange(a, b)
+    rect, mine = seen.rect[rows], seen.rect[k]
+    meets = (rect[:, :2] < mine[2:]).all(axis=1) & (mine[:2] < rect[:, 2:]).all(axis=1)
+    thing = boxes.thing[boxes.track[seen.row[rows]]]
+    other = thing != boxes.thing[boxes.track[seen.row[k]]]
+    return rows[meets & other & (seen.range_m[rows] < seen.range_m[k])]
+
+
+def _outside(points: Floats, center: Floats, size: Floats, turned: Floats) -> int:
+    """Points in none of the boxes, which are taken a little larger than they are."""
+    free = np.ones(len(points), bool)
+    for k in range(len(center)):
+        free &= ~points_in_box(points, center[k], size[k] + 2 * _SKIN_M, turned[k])
+    return int(np.count_nonzero(free))
