@@ -217,9 +217,11 @@ def gather_audio(
     rate = float(key.info.attrs["sample_rate_hz"])
     value = np.zeros((len(index), *key.shape), key.dtype)
     mask = np.zeros(len(index), np.bool_)
-    since = tick_ns + key.query.offset_ns - stamps[np.maximum(index, 0)]
-    place = np.floor(since * (rate / 1e9) + 1e-6).astype(np.int64)
-    for block in np.unique(index[index >= 0]):
+    blocks_seen = np.unique(index[index >= 0])
+    if len(blocks_seen):  # before the first block there are no stamps to count from
+        since = tick_ns + key.query.offset_ns - stamps[np.maximum(index, 0)]
+        place = np.floor(since * (rate / 1e9) + 1e-6).astype(np.int64)
+    for block in blocks_seen:
         samples = blocks[int(block)]
         here = (index == block) & (place < len(samples))
         value[here] = samples[place[here]]

@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 #: Quantiles that `quantile` normalisation maps to -1 and 1.
 LOW, HIGH = 0.01, 0.99
 _VERSION = 1
+_PIECE = 4096
 
 
 @dataclass
@@ -294,14 +295,15 @@ def _of_episode(job: tuple[EpisodeDataset, int, int | None]) -> Statistics:
 
 
 def _by_sample(data: Any, name: str, width: int) -> FeatureStatistics:
-    rows = []
-    for tick in data.kept:
-        part = data.key_sample(name, int(tick))
-        mask = np.atleast_1d(part[f"{name}.mask"])
-        rows.append(np.asarray(part[name]).reshape(len(mask), width)[mask])
-    if not rows:
-        return FeatureStatistics.empty(width)
-    return FeatureStatistics.of(np.concatenate(rows))
+    total = FeatureStatistics.empty(width)
+    for first in range(0, len(data.kept), _PIECE):  # memory stays bounded for long signals
+        rows = []
+        for tick in data.kept[first : first + _PIECE]:
+            part = data.key_sample(name, int(tick))
+            mask = np.atleast_1d(part[f"{name}.mask"])
+            rows.append(np.asarray(part[name]).reshape(len(mask), width)[mask])
+        total.merge(FeatureStatistics.of(np.concatenate(rows)))
+    return total
 
 
 def _of_images(data: Any, name: str, every: int) -> FeatureStatistics:

@@ -294,6 +294,15 @@ def test_online_refuses_what_looks_ahead(log: Path) -> None:
         EpisodeDataset([log], spec).recipe().online()
 
 
+def test_before_any_message_everything_is_masked(served: tuple[EpisodeDataset, Recipe]) -> None:
+    dataset, recipe = served
+    sample = recipe.online().sample(int(dataset[0]["tick_ns"]))
+    masks = {name: value for name, value in sample.items() if name.endswith(".mask")}
+    assert len(masks) == len(SPEC["keys"]) - 1
+    assert not any(np.any(mask) for mask in masks.values())
+    assert not np.any(sample["audio"])
+
+
 def test_ticks_by_reference_stream_are_served_too(log: Path) -> None:
     spec = SampleSpec.model_validate(
         {
