@@ -80,7 +80,8 @@ class Rows:
             assert self._stream is not None
             first = int(index.min())
             rows = self._stream.field(self._name, first, int(index.max()) + 1)
-            return np.asarray(rows)[index - first]
+            taken: Array = np.asarray(rows)[index - first]
+            return taken
         number, within = np.divmod(index, table.rows)
         out = np.empty((len(index), *table.row_shape), table.dtype)
         for chunk in np.unique(number).tolist():
