@@ -352,6 +352,8 @@ def test_a_box_is_dragged_inside_a_camera_image(server: Server, open_page: OpenP
 def test_a_hundred_random_edits_in_the_page_can_all_be_undone(
     server: Server, open_page: OpenPage
 ) -> None:
+    hidden = ["scene", "cameras", "signals", "tactile"]  # nothing that is slow to draw
+    server.ask("/api/preferences", {"hidden": hidden}, method="PUT", user="anna")
     page = open_page(f"{server.url}?ep=drive.h5&user=anna")
     page.saved()
     before = page.run(HASH)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from viewer_helpers import PHASES, Page, Server
 
 from mmdata.annotations import layer_path, read_episode_layer, write_layer_file
@@ -106,13 +107,50 @@ def test_a_finding_of_the_checks_leads_to_instant_view_and_object(
     while page.run("() => window.mmdata.session.focus") not in streams:
         page.press("x")
         assert page.run("() => window.mmdata.session.clock.t") == jumped
-    # The list has the same places to click.
+    # The list leads there as well.
     page.page.get_by_role("tab", name="Findings").click()
     page.run("() => window.mmdata.session.clock.seek(0)")
-    row = page.page.locator(".finding:has(.places)", has_text="car-2").first
-    row.locator("summary").click()
-    row.locator(".place").last.click()
+    row = page.page.locator(".finding", has_text=page.run(f"() => ({found})().message"))
+    row.get_by_role("button").first.click()
     assert page.run("() => window.mmdata.session.clock.t") == jumped
+
+
+def test_every_place_of_a_finding_is_reached(server: Server, open_page: OpenPage) -> None:
+    page = open_page(f"{server.url}?ep=drive.h5&user=anna")
+    page.saved()
+    page.wait("() => window.mmdata.worklist.findings.length > 0", seconds=60)
+    finding = {
+        "rule": "TST001",
+        "severity": "warning",
+        "message": "three places",
+        "details": [
+            {"stream": "camera_left", "stamp_ns": 1 * SECOND},
+            {"stream": "imu", "stamp_ns": 2 * SECOND, "end_ns": 3 * SECOND, "message": "a span"},
+            {"layer": "anna", "annotation_ids": ["p2"], "stream": "camera_front"},
+        ],
+    }
+    page.run("(f) => { window.mmdata.worklist.set([f]); window.mmdata.session.touch(); }", finding)
+    state = """() => { const { session } = window.mmdata;
+      return [session.clock.t, session.focus, session.selection?.id ?? null]; }"""
+    p2 = page.run("() => window.mmdata.session.layers.get('anna', 'phases', 'p2').start_ns")
+    places = [
+        [1 * SECOND, "camera_left", None],
+        [2 * SECOND, "imu", None],
+        [p2, "camera_front", "p2"],
+    ]
+    seen = []
+    for key in ("x", "x", "x"):
+        page.press(key)
+        seen.append(page.run(state))
+    assert seen == places
+    page.press("Shift+X")
+    assert page.run(state)[:2] == places[1][:2]
+    page.page.get_by_role("tab", name="Findings").click()
+    row = page.page.locator(".finding", has_text="three places")
+    row.locator("summary").click()
+    row.get_by_role("button", name="imu · a span").click()
+    assert page.run(state)[:2] == places[1][:2]
+    assert row.locator(".place").count() == 3, "the list stays open"
 
 
 def test_differences_are_adjudicated_one_by_one(server: Server, open_page: OpenPage) -> None:
@@ -161,7 +199,8 @@ def test_differences_are_adjudicated_one_by_one(server: Server, open_page: OpenP
     after = {t["id"]: t for t in page.run(own, "tracks_3d") if t["object_id"] == "car-1"}
     assert set(after) == set(before)
     ((id, track),) = after.items()
-    assert track["center_m"][0][0] - before[id]["center_m"][0][0] == 0.8
+    moved_m = track["center_m"][0][0] - before[id]["center_m"][0][0]
+    assert moved_m == pytest.approx(0.8)
     assert track["provenance"]["derived_from"][0]["layer"] == "ben"
     page.press("Control+z")
     page.saved()

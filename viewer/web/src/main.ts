@@ -20,6 +20,7 @@ import { TactilePanel } from "./tactile";
 import { TimelinePanel } from "./timeline";
 import type { Finding, Manifest, Phase, Taxonomy } from "./types";
 
+const MOST_TOASTS = 3;
 const query = new URLSearchParams(location.search);
 
 function userName(): string {
@@ -236,6 +237,7 @@ function say(message: string, kind: "info" | "bad" = "info"): void {
   if (!area) document.body.append((area = h("div", { class: "toasts", role: "status", "aria-live": "polite" })));
   const toast = h("div", { class: `toast ${kind}` }, message);
   area.append(toast);
+  while (area.children.length > MOST_TOASTS) area.firstElementChild!.remove();
   setTimeout(() => toast.remove(), kind === "bad" ? 8000 : 3500);
 }
 
