@@ -26,6 +26,7 @@ Array: TypeAlias = NDArray[Any]
 #: What damaged bytes raise in the libraries that parse them.
 DAMAGE = (
     OSError, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError, OverflowError,
+    AttributeError,  # a value of JSON that is of another type than documented
     zlib.error, struct.error, MmdataError,
 )  # fmt: skip
 
@@ -58,7 +59,10 @@ class DatasetConverter(Converter):
     @classmethod
     def sources(cls, path: Path) -> Sequence[str]:
         with _reason(cls.name, path):
-            return list(cls.parts(Path(path)))
+            found = list(cls.parts(Path(path)))
+            if not found:
+                raise ConversionError(f"{path}: no episode in it")
+            return found
 
     @classmethod
     def open(cls, path: Path, part: str = "") -> Recording:

@@ -127,6 +127,26 @@ class FeedRecording(Recording):
         self.account.count(topic, n)
         self.account.drop(topic, reason, n)
 
+    def attempt(self, what: str, step: Callable[[], None]) -> None:
+        """Read something that the rest does without; when it is damaged, that is told."""
+        try:
+            step()
+        except DAMAGE as error:
+            self.account.problem(f"{what} cannot be used: {one_line(error)}")
+
+    def tell_gaps(self, topic: str, stamps: Stamps) -> None:
+        """Tell where files that are named by their stamps seem to be missing."""
+        steps = np.diff(stamps)
+        if len(steps) < 3:
+            return
+        period = float(np.median(steps))
+        lost = np.rint(steps[steps > 1.6 * period] / period) - 1
+        if len(lost):
+            self.account.problem(
+                f"{topic}: {len(lost)} gaps of more than one period; "
+                f"about {int(lost.sum())} files seem to be missing"
+            )
+
     def uses(self, *paths: Path) -> None:
         """Files of the recording."""
         self._files += paths

@@ -58,7 +58,7 @@ class _Episode(FeedRecording):
             if name in used or name == "action":
                 continue
             self._one(name, dataset)
-        self._labels()
+        self.attempt("labels", self._labels)
 
     def _signal(
         self, stream: str, topic: str, fields: dict[str, Any], channels: list[str] | None = None

@@ -63,9 +63,9 @@ class _Log(FeedRecording):
             if not (cameras / name).is_dir():
                 self.account.problem(f"sensors/cameras/{name}: calibrated, but no pictures")
         self._lidar()
-        self._poses()
-        self._rig(lenses)
-        self._annotations()
+        self.attempt("ego poses", self._poses)
+        self.attempt("calibration", lambda: self._rig(lenses))
+        self.attempt("annotations", self._annotations)
 
     def _table(self, name: str) -> dict[str, NDArray[Any]] | None:
         """Columns of a Feather file of the log; None where it is missing or damaged."""
@@ -90,6 +90,7 @@ class _Log(FeedRecording):
 
     def _camera(self, folder: Path, lens: Mapping[str, Any]) -> None:
         files, stamps = self._named(folder, (".jpg", ".png"))
+        self.tell_gaps(f"sensors/cameras/{folder.name}", stamps)
         attrs = {k: float(lens[k]) for k in ("k1", "k2", "k3") if k in lens}
         self.encoded(
             f"camera_{folder.name}", lambda i: read_bytes(files[i]), stamps,
@@ -103,6 +104,7 @@ class _Log(FeedRecording):
             self.account.problem("sensors/lidar is missing")
             return
         files, stamps = self._named(folder, (".feather",))
+        self.tell_gaps("sensors/lidar", stamps)
 
         def get(row: int) -> dict[str, Any] | None:
             table = read_feather(files[row])
@@ -154,7 +156,8 @@ class _Log(FeedRecording):
         from mmdata_schema import Track3D, stable_id
 
         if not (self.path / "annotations.feather").is_file():
-            return  # logs of the test split have none
+            self.account.problem("annotations.feather is missing, as in logs of the test split")
+            return
         table = self._table("annotations.feather")
         if table is None:
             return

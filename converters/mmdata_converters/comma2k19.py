@@ -87,7 +87,10 @@ class _Segment(FeedRecording):
                 self.drop(topic, "no stamps (t)", max((len(a) for a in arrays.values()), default=1))
                 continue
             stamps = self._stamps(topic, arrays.pop("t"))
-            if stamps is None or not arrays:
+            if stamps is None:
+                continue
+            if not arrays:
+                self.drop(topic, "stamps without values", len(stamps))
                 continue
             if topic in _SIGNALS and "value" in arrays:
                 self._known(topic, stamps, arrays["value"], pending)
@@ -199,6 +202,8 @@ class _Segment(FeedRecording):
         times = arrays.get("frame_times")
         stamps = self._stamps("global_pose", times) if times is not None else None
         if stamps is not None:
+            for name in sorted({n for n in _POSE if n != "frame_gps_times"} - set(arrays)):
+                self.account.problem(f"global_pose/{name} is missing")
             fields = {_POSE[k][0]: v for k, v in arrays.items() if k in _POSE}
             units = {f: u for f, u in _POSE.values() if u and f in fields}
             if fields:

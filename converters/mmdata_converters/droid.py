@@ -52,7 +52,7 @@ class DroidConverter(DatasetConverter):
         if not is_h5(file):
             return False
         with open_h5(file) as opened:
-            return "action" in opened and "robot_state" in opened.get("observation", ())
+            return "robot_state" in opened.get("observation", ())
 
     @classmethod
     def recording(cls, path: Path, part: str) -> Recording:
@@ -72,10 +72,10 @@ class _Episode(FeedRecording):
         self.n = max((len(d) for _, d in walk(state) if d.shape), default=0)
         self.stamps, self.receive, self.timing = self._robot_stamps()
         self.skipped = self._skipped()
-        self._facts()
+        self.attempt("metadata", self._facts)
         self._robot(state)
         self._actions()
-        self._cameras()
+        self.attempt("cameras", self._cameras)
 
     # -- time ----------------------------------------------------------------------------------
 
@@ -194,7 +194,9 @@ class _Episode(FeedRecording):
 
     def _actions(self) -> None:
         fields = {}
-        for name, dataset in walk(self.file["action"]):
+        if "action" not in self.file:
+            self.account.problem("trajectory.h5 has no actions")
+        for name, dataset in walk(self.file.get("action", {})):
             if name.startswith(("robot_state/", "target_")) or not is_numeric(dataset):
                 continue
             if len(dataset) != self.n:

@@ -65,8 +65,8 @@ class _Sequence(FeedRecording):
                 self._camera(folder)
         self.lidar_ns = self._stamps(path / "lidar")
         self._lidar()
-        self._gps()
-        self._cuboids()
+        self.attempt("meta/gps.json", self._gps)
+        self.attempt("cuboids", self._cuboids)
 
     def _json(self, path: Path) -> Any:
         if not path.is_file():

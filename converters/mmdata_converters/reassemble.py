@@ -94,7 +94,13 @@ class _Recording(FeedRecording):
             if name in ("robot_state", "timestamps", "segments_info"):
                 continue
             self._one(name, self.root[name])
-        self._labels()
+        have = {*self.root, *(self._meant(k) for k in self.root["robot_state"])}
+        parts = {p for group in _PARTS.values() for p in group}
+        for name in sorted(set(self.times) - have - parts - set(_PARTS)):
+            self.account.problem(f"timestamps/{name}: stamps of something that is not there")
+        if "segments_info" not in self.root:
+            self.account.problem("segments_info is missing: no labels")
+        self.attempt("labels", self._labels)
 
     # -- time ----------------------------------------------------------------------------------
 

@@ -17,7 +17,14 @@ from mmdata.errors import ConversionError, MmdataError
 from mmdata.media import decode_image
 from mmdata.recording import Recording
 from mmdata.streams import Kind
-from mmdata_converters._common import DatasetConverter, read_json, row_stamps, synthetic
+from mmdata_converters._common import (
+    DAMAGE,
+    DatasetConverter,
+    one_line,
+    read_json,
+    row_stamps,
+    synthetic,
+)
 from mmdata_converters._feeds import FeedRecording
 from mmdata_converters._tfrecord import parse_example, read_record, record_offsets
 
@@ -102,11 +109,16 @@ def _index(path: Path) -> tuple[dict[str, tuple[Path, int, int]], list[str]]:
             counts[split] = number + 1
             parts[f"{split}_{number:05d}"] = (shard, offset, length)
     info = path / "dataset_info.json"
-    for split in (read_json(info) if info.is_file() else {}).get("splits", []):
-        listed = sum(int(n) for n in split.get("shardLengths", []))
-        found = counts.get(split.get("name", ""), 0)
-        if found != listed:
-            notes.append(f"split {split.get('name')!r} lists {listed} episodes, {found} are here")
+    try:
+        for split in (read_json(info) if info.is_file() else {}).get("splits", []):
+            listed = sum(int(n) for n in split.get("shardLengths", []))
+            found = counts.get(str(split.get("name", "")), 0)
+            if found != listed:
+                notes.append(
+                    f"split {split.get('name')!r} lists {listed} episodes, {found} are here"
+                )
+    except DAMAGE as error:
+        notes.append(f"dataset_info.json cannot be used: {one_line(error)}")
     return parts, notes
 
 
@@ -142,7 +154,7 @@ class _Episode(FeedRecording):
         for key in self.features:
             if key.startswith("steps/") and key not in self.values and key not in ragged:
                 self.account.problem(f"{key} is declared and missing")
-        self._labels()
+        self.attempt("labels", self._labels)
 
     @property
     def episode_id(self) -> str:

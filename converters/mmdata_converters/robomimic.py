@@ -86,7 +86,7 @@ class _Demo(FeedRecording):
         if self.convention == "opengl":
             self.account.problem("pictures are stored bottom row first (opengl): kept as they are")
         self._streams()
-        self._labels(file)
+        self.attempt("labels", lambda: self._labels(file))
 
     def _stated_rate(self) -> float | None:
         """Control rate as the file states it."""

@@ -82,12 +82,14 @@ class _Trajectory(FeedRecording):
         self.n = self._rows()
         self.stamps, self.timing = self._time()
         self.done: set[str] = set()
+        if not any(k in self.file for k in _ACTIONS):
+            self.account.problem("the file has no actions (master)")
         self._groups()
         for name, dataset in walk(self.file):
             if name not in self.done and not name.startswith(_FACTS):
                 self._one(name, dataset)
-        self._cameras()
-        self._labels()
+        self.attempt("camera_intrinsics", self._cameras)
+        self.attempt("labels", self._labels)
 
     # -- time ----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from layouts import argoverse2 as layout
 from layouts.media import number_of
 
 from mmdata import open_episode
-from mmdata.testing import ConverterContract, write_episode
+from mmdata.testing import ConverterContract, read_all, write_episode
 from mmdata_converters.argoverse2 import Argoverse2Converter
 from mmdata_schema import read_layer
 
@@ -70,3 +70,20 @@ def test_damaged_and_missing(tmp_path: Path) -> None:
     assert len(episode.streams["camera_ring_front_center"]) == 10
     (dropped,) = recording.account.dropped_list()
     assert (dropped.topic, dropped.count) == ("sensors/lidar", 1)
+
+
+def test_missing_files_leave_gaps_that_are_told(tmp_path: Path) -> None:
+    root = layout.write_log(tmp_path / "log")
+    sorted((root / "sensors/lidar").iterdir())[2].unlink()
+    for file in sorted((root / "sensors/cameras/ring_front_center").iterdir())[4:6]:
+        file.unlink()
+    (root / "annotations.feather").unlink()
+    with Argoverse2Converter.open(root) as recording:
+        streams = read_all(recording)
+        problems = recording.account.problem_lines()
+    assert sum(map(len, streams["lidar"])) == 4
+    assert sum(map(len, streams["camera_ring_front_center"])) == 8
+    gap = "1 gaps of more than one period; about {} files seem to be missing"
+    assert f"sensors/lidar: {gap.format(1)}" in problems
+    assert f"sensors/cameras/ring_front_center: {gap.format(2)}" in problems
+    assert any("annotations.feather is missing" in p for p in problems)

@@ -60,7 +60,7 @@ def test_missing_pieces(tmp_path: Path) -> None:
         assert len(streams["steering_angle"][0]) == 40
         assert "no video in the segment" in recording.account.problem_lines()
         dropped = {d.topic: d.count for d in recording.account.dropped_list()}
-    assert dropped == {"CAN/speed": 40, "CAN/radar/value": 1}
+    assert dropped == {"CAN/speed": 40, "CAN/radar/value": 1, "CAN/radar": 8}
 
 
 def test_real_segment(shared_data: Path) -> None:

@@ -14,6 +14,7 @@ from layouts import lerobot as layout
 from layouts.media import number_of, picture, write_depth_video
 
 from mmdata import open_episode
+from mmdata.errors import ConversionError
 from mmdata.testing import ConverterContract, read_all, write_episode
 from mmdata_converters._video import DepthScale
 from mmdata_converters.lerobot import LeRobotConverter
@@ -237,6 +238,19 @@ def test_v3_second_episode_of_a_shared_video(tmp_path: Path) -> None:
     assert episode.streams["camera_front"].stamp_ns[0] == 0
     np.testing.assert_array_equal(episode.streams["joint_states"]["position"], layout.state(1, 9))
     assert recording.account.problem_lines() == []
+
+
+def test_what_is_missing_around_the_rows_is_told(tmp_path: Path) -> None:
+    root = layout.write_v21(tmp_path, (12,))
+    (root / "meta/tasks.jsonl").unlink()
+    episodes = root / "meta/episodes.jsonl"
+    episodes.write_text("[]\nnull\n" + episodes.read_text())
+    episode, recording = convert(root)
+    assert shown(episode) == list(range(12))
+    assert told(recording, "no text for task_index [0]: labels are lost")
+    (root / "data/chunk-000/episode_000000.parquet").unlink()
+    with pytest.raises(ConversionError, match="no episode in it"):
+        LeRobotConverter.sources(root)
 
 
 def test_v3_without_the_episodes_table(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ class Episode(FeedRecording):
         self._actions()
         self.videos: dict[str, Path] = {}
         self._observations()
-        self._cameras()
-        self._labels()
+        self.attempt("parameters", self._cameras)
+        self.attempt("labels", self._labels)
 
     @property
     def episode_id(self) -> str:
@@ -131,6 +131,8 @@ class Episode(FeedRecording):
 
     def _actions(self) -> None:
         """Actions are sent at the rows that `index` names, and may be fewer than states."""
+        if "action" not in self.file:
+            self.account.problem("the table has no actions")
         by_part: dict[str, dict[str, Any]] = {}
         for key, dataset in walk(self.file.get("action", {})):
             part, _, field = key.rpartition("/")

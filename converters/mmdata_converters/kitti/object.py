@@ -35,7 +35,7 @@ class Objects(FeedRecording):
             self._pictures(index)
         self._lidar()
         self._calibration()
-        self._boxes()
+        self.attempt("label_2", self._boxes)
 
     def _numbered(self, folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], Stamps]:
         files = sorted(f for f in folder.iterdir() if f.suffix in suffixes and f.stem.isdigit())

@@ -40,7 +40,7 @@ class Drive(FeedRecording):
         self._velodyne()
         self._oxts()
         self._calibration()
-        self._tracklets()
+        self.attempt("tracklet_labels.xml", self._tracklets)
 
     def _rows(self, folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], Stamps]:
         """Files that have a stamp, and their stamps; a file's name is the number of its line."""
@@ -96,8 +96,7 @@ class Drive(FeedRecording):
         spans: dict[str, dict[int, int]] = {}
         for end in ("start", "end"):
             file = folder / f"timestamps_{end}.txt"
-            if file.is_file():
-                spans[f"sweep_{end}_offset_ns"] = self._times(file)
+            spans[f"sweep_{end}_offset_ns"] = self._times(file)
         numbers = [int(f.stem) for f in files]
         spans = {n: t for n, t in spans.items() if all(i in t for i in numbers)}
 

@@ -49,7 +49,7 @@ class Sequence(FeedRecording):
         self._lidar()
         self._oxts()
         self._calibration()
-        self._tracks()
+        self.attempt("label_02", self._tracks)
 
     def _numbered(self, top: str, suffixes: tuple[str, ...]) -> tuple[list[Path], Stamps]:
         folder = self.path / top / self.part

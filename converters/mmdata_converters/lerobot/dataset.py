@@ -119,7 +119,10 @@ class Dataset:
         if table.is_file():
             return _texts(table, "task_index")
         lines = read_json_lines(self.path / "meta" / "tasks.jsonl")
-        return {int(t["task_index"]): str(t["task"]) for t in lines if "task_index" in t}
+        return {
+            t["task_index"]: str(t["task"]) for t in lines
+            if isinstance(t, dict) and isinstance(t.get("task_index"), int) and "task" in t
+        }  # fmt: skip
 
     def subtasks(self) -> dict[int, str]:
         """Sub-task index -> text."""
@@ -191,7 +194,10 @@ class Dataset:
     def _episodes(self) -> dict[int, dict[str, Any]]:
         if self.version < 3:
             lines = read_json_lines(self.path / "meta" / "episodes.jsonl")
-            return {int(e["episode_index"]): e for e in lines if "episode_index" in e}
+            return {
+                e["episode_index"]: e for e in lines
+                if isinstance(e, dict) and isinstance(e.get("episode_index"), int)
+            }  # fmt: skip
         episodes: dict[int, dict[str, Any]] = {}
         for file in sorted(self.path.glob("meta/episodes/**/*.parquet")):
             rows = ParquetRows(file)

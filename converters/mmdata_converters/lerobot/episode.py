@@ -53,7 +53,7 @@ class LeRobotEpisode(FeedRecording):
         )
         self._columns()
         self._videos()
-        self._labels()
+        self.attempt("labels", self._labels)
         for note in dataset.notes:
             self.account.problem(note)
 
@@ -252,6 +252,9 @@ class LeRobotEpisode(FeedRecording):
         if index is not None and len(index):
             spans.texts("task", [tasks.get(int(i)) for i in index], "instruction")
             texts = [tasks[int(i)] for i in dict.fromkeys(index.tolist()) if int(i) in tasks]
+            unknown = sorted({int(i) for i in index} - set(tasks))
+            if unknown:
+                self.account.problem(f"no text for task_index {unknown[:5]}: labels are lost")
         else:
             texts = list(self.dataset.episodes.get(self.episode, {}).get("tasks") or [])
             spans.whole("task", texts, "instruction")

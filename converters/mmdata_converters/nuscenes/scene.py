@@ -58,11 +58,11 @@ class Scene(FeedRecording):
             found = sorted(channels[channel], key=lambda r: (r["timestamp"], r["filename"]))
             self._channel(channel, found)
             self._mount(channel, found, calibrated)
-        self._classes(rows)
-        self._ego(rows)
+        self.attempt("point classes", lambda: self._classes(rows))
+        self.attempt("ego poses", lambda: self._ego(rows))
         self._can_bus(str(scene["name"]))
         self._facts(scene)
-        self._tracks(tokens)
+        self.attempt("annotations", lambda: self._tracks(tokens))
 
     # -- data ----------------------------------------------------------------------------------
 
