@@ -180,6 +180,13 @@ class _Episode(FeedRecording):
         control = self.observation.get("controller_info")
         if control is not None:
             self._rest("controller", "observation/controller_info", dict(walk(control)))
+        if hasattr(self.times, "get"):
+            self._rest("timing", "observation/timestamp", dict(walk(self.times)))
+        for group in ("camera_extrinsics", "camera_intrinsics"):
+            tables = self.observation.get(group)
+            further = {} if tables is None else dict(walk(tables))
+            further = {n: d for n, d in further.items() if n.endswith(("_right", "_offset"))}
+            self._rest(group, f"observation/{group}", further)
 
     def _rest(self, stream: str, topic: str, found: dict[str, Any]) -> None:
         fields = {}
@@ -197,7 +204,11 @@ class _Episode(FeedRecording):
         if "action" not in self.file:
             self.account.problem("trajectory.h5 has no actions")
         for name, dataset in walk(self.file.get("action", {})):
-            if name.startswith(("robot_state/", "target_")) or not is_numeric(dataset):
+            if name.startswith("robot_state/") or not is_numeric(dataset):
+                repeated = name.startswith("robot_state/")
+                reason = "as in observation/robot_state" if repeated else "no numbers"
+                self.drop(f"action/{name}", reason, max(1, int(dataset.shape[0])
+                                                        if dataset.shape else 1))  # fmt: skip
                 continue
             if len(dataset) != self.n:
                 self.account.problem(f"action/{name}: {len(dataset)} rows, the state has {self.n}")

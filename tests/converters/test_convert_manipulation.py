@@ -34,7 +34,7 @@ class TestDroid(ConverterContract):
     converter = DroidConverter
     synthetic = False
     counts: ClassVar = dict.fromkeys(
-        ("joint_states", "eef_pose", "gripper", "robot_state", "controller", "action",
+        ("joint_states", "eef_pose", "gripper", "robot_state", "controller", "action", "timing",
          "camera_111", "camera_222", "camera_111_pose"), 10,
     )  # fmt: skip
 
