@@ -131,10 +131,11 @@ def _array(place: Place) -> NDArray[Any]:
     nbytes = int(np.prod(place.shape, dtype=np.int64)) * kind.itemsize
     # All arrays over the segment hold this object; when the last is gone, the segment is free.
     lease: Any = (ctypes.c_char * nbytes).from_buffer(memory, _HEAD)
-    weakref.finalize(lease, _give_back, memory).atexit = False
+    weakref.finalize(lease, _give_back, memory, os.getpid()).atexit = False
     array: NDArray[Any] = np.frombuffer(lease, kind).reshape(place.shape)
     return array
 
 
-def _give_back(memory: mmap.mmap) -> None:
-    memory[0] = _FREE
+def _give_back(memory: mmap.mmap, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child that lets go of its copy says nothing of its parent's
+        memory[0] = _FREE

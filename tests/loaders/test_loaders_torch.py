@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,9 +124,18 @@ def test_a_failed_batch_frees_what_it_had_filled() -> None:
     arrived = received(sent)["a"]
     assert arrived.shape == (400, 1000)
     assert (arrived == 7).all()
+    child = os.fork()
+    if child == 0:
+        del arrived  # a child's copy: the parent still holds its own
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
     for _ in range(3):
         pool.empty((500, 1000), np.float32)
     assert (arrived == 7).all(), "lent until the receiver lets go"
+    assert pool.nbytes == 4 * 2_000_000
+    pool.forget()
+    del arrived
+    assert pool.places({"a": pool.empty((400, 1000), np.float32)})["a"].number in range(4)
     assert pool.nbytes == 4 * 2_000_000
 
 
