@@ -30,7 +30,8 @@ from mmdata.store import EpisodeWriter, open_episode
 from mmdata.streams import Stream, StreamInfo
 
 Progress = Callable[[int, int], None]
-_HASH_BLOCK = 1 << 20
+#: Small enough to stay in the cache between reading and hashing.
+_HASH_BLOCK = 128 << 10
 
 
 @dataclass(frozen=True)

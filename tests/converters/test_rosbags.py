@@ -240,6 +240,79 @@ def test_rosbag2_storages_and_compressions(
         _check_content(recording)
 
 
+def _rewritten(log: Path, target: Path, **options: Any) -> Path:
+    """The MCAP file of a rosbag2, written anew with other options of the container."""
+    from mcap.reader import make_reader
+    from mcap.writer import Writer
+
+    (source,) = log.glob("*.mcap")
+    with source.open("rb") as file, target.open("wb") as out:
+        writer = Writer(out, **options)
+        writer.start("ros2")
+        known: dict[int, int] = {}
+        for schema, channel, message in make_reader(file).iter_messages(log_time_order=False):
+            if channel.id not in known:
+                assert schema is not None
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                known[channel.id] = writer.register_channel(
+                    channel.topic, channel.message_encoding, number
+                )
+            writer.add_message(
+                known[channel.id], message.log_time, message.data, message.publish_time
+            )
+        writer.finish()
+    return target
+
+
+def test_mcap_with_and_without_its_indices(tmp_path: Path) -> None:
+    """Chunks or none, message indices or none, definitions in the chunks only."""
+    from mcap.writer import CompressionType, IndexType
+
+    log = _write2(tmp_path / "bag", StoragePlugin.MCAP)
+    (whole,) = log.glob("*.mcap")
+    with open_log(whole) as recording:
+        expected = np.sort(np.concatenate(list(recording.receive_stamps())))
+    variants: list[dict[str, Any]] = [
+        {"use_chunking": False},
+        {"chunk_size": 1500},
+        {"chunk_size": 1500, "index_types": IndexType.NONE},
+        {"chunk_size": 1500, "repeat_channels": False, "repeat_schemas": False},
+        {"chunk_size": 4000, "compression": CompressionType.LZ4, "use_statistics": False},
+    ]
+    for k, options in enumerate(variants):
+        path = _rewritten(log, tmp_path / f"{k}.mcap", **options)
+        with open_log(path) as recording:
+            assert {t.topic: t.count for t in recording.inspect().topics} == {
+                "/imu/data": 50, "/joint_states": 50, "/cam/image/compressed": 10, "/say": 10,
+            }, options  # fmt: skip
+            _check_content(recording)
+            stamps = np.sort(np.concatenate(list(recording.receive_stamps())))
+            assert np.array_equal(stamps, expected)
+
+
+def test_counts_of_a_cut_mcap_are_what_can_be_read(tmp_path: Path) -> None:
+    """Also where the cut goes through a chunk's index."""
+    log = _write2(tmp_path / "bag", StoragePlugin.MCAP)
+    whole = _rewritten(log, tmp_path / "whole.mcap", chunk_size=1500).read_bytes()
+    rng = np.random.default_rng(3)
+    read = 0
+    for cut in rng.integers(400, len(whole), 40):
+        path = tmp_path / "cut.mcap"
+        path.write_bytes(whole[:cut])
+        try:
+            recording = open_log(path)
+        except ConversionError:
+            continue
+        with recording:
+            counts = {t.topic: t.count for t in recording.inspect().topics}
+            list(recording.read())
+            got = recording.account.messages
+            lost = {d.topic: d.count for d in recording.account.dropped_list()}
+            assert counts == {t: got.get(t, 0) + lost.get(t, 0) for t in counts}
+            read += sum(got.values())
+    assert read > 500
+
+
 @pytest.mark.parametrize("compression", [None, *Writer1.CompressionFormat])
 def test_rosbag1_chunks_and_compressions(tmp_path: Path, compression: Any) -> None:
     path = _write1(tmp_path / "log.bag", 2000, compression)
