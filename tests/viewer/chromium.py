@@ -58,6 +58,7 @@ class Chromium:
         self._process: subprocess.Popen[bytes] | None = None
         self._browser: Any = None
         self._profile = ""
+        self._killed = False
 
     @property
     def pid(self) -> int | None:
@@ -66,7 +67,7 @@ class Chromium:
 
     def new_context(self, **options: Any) -> Any:
         """A context that shares nothing with others; none of its waits is without an end."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._killed or self._process.poll() is not None:
             self.close()
             self._start()
         context = self._browser.new_context(**options)
@@ -75,6 +76,7 @@ class Chromium:
 
     def _start(self) -> None:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
+        self._killed = False
         command = [PROGRAM, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(
             tied(command), start_new_session=True,
@@ -105,6 +107,7 @@ class Chromium:
 
     def kill(self) -> None:
         """End the browser and all its processes at once."""
+        self._killed = True
         if self._process is not None:
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -266,8 +266,13 @@ export class CameraPanel implements Panel {
     this.element.style.gridAutoRows = `${Math.max(60, Math.floor(hgt / Math.ceil(n / best)) - 4)}px`;
   }
 
+  // Hidden cameras fetch and decode nothing.
+  private get hidden(): boolean {
+    return !this.element.clientWidth;
+  }
+
   update(): void {
-    for (const tile of this.tiles) tile.update();
+    if (!this.hidden) for (const tile of this.tiles) tile.update();
   }
 
   // Scrolls to a camera.
@@ -276,6 +281,6 @@ export class CameraPanel implements Panel {
   }
 
   settled(): boolean {
-    return this.tiles.every((tile) => tile.settled());
+    return this.hidden || this.tiles.every((tile) => tile.settled());
   }
 }
