@@ -1,10 +1,13 @@
 """Phase boundaries and labels of mmdata beside the usual baselines, on the same episodes.
 
-    python benchmarks/phases.py [--episodes-per-set 40] [--logs FOLDER] [--no-online]
+    python benchmarks/phases.py [--episodes-per-set 20] [--sets wipe,pour ...] [--logs FOLDER]
 
-Sets: `scripted` (wide range of profiles, pauses, blends, noise, rates; mmdata.phases.scripted) and
-`simulated` (mmdata.simulate, another world with its own dynamics), both on seeds that were not used
-for tuning; with --logs also converted episodes (*.h5) that have <name>.truth.json beside them.
+Sets: one per task family (mmdata.phases.scripted: wide ranges of profiles, gains, pauses, blends,
+noise, rates and weights; every third pick-and-place misses its first grasp), `simulated`
+(mmdata.simulate, another world with its own dynamics), `teleoperated` (two hands, poses or joints
+without poses, labels learned from other seeds), all on seeds that were not used for tuning; with
+--logs also converted episodes (*.h5) that have <name>.truth.json beside them; `rates` (the same
+episodes at 20, 50 and 100 Hz), `carried` (weights taken for contacts) and `speed`.
 Baselines get more than they would in practice: uniform and KernelCPD know the number of phases, AWE
 and PELT have the best bound or penalty for the very episodes scored. Spread is a 95 % bootstrap
 over episodes.
@@ -26,15 +29,17 @@ from mmdata.phases import Interval, evaluate, score_episode
 from mmdata.phases.features import grid_of, motion_signals
 from mmdata.phases.grid import Grid, resample, smooth
 from mmdata.phases.inputs import Floats, Inputs
+from mmdata.phases.learn import fit, segment_with_model
 from mmdata.phases.metrics import EpisodeScore, Score, onset_errors_ms
 from mmdata.phases.online import PhaseTracker
-from mmdata.phases.scripted import pick_place
+from mmdata.phases.scripted import FAMILIES, Take, pick_place, take_of, teleoperated
 from mmdata.phases.segment import segment_inputs
 from mmdata.phases.settings import Settings
 
-SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 SIGNALS = ("joint_states", "eef_pose", "command_gripper", "wrench", "tactile", "audio")
-HELD_OUT_SCRIPTED, HELD_OUT_SIMULATED = 7000, 900
+HELD_OUT_SCRIPTED, HELD_OUT_SIMULATED = 8000, 1900
+TAUGHT = 12
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,24 @@ class Case:
     inputs: Inputs
     phases: tuple[Interval, ...]
     contacts: tuple[int, ...]
+    family: str = "pick_place"
 
 
 # Sets ---------------------------------------------------------------------------------------------
 
 
-def scripted(count: int, rate_hz: float | None = None) -> list[Case]:
-    """Every third episode misses its first grasp."""
-    takes = [
-        pick_place(HELD_OUT_SCRIPTED + i, retry=i % 3 == 2, rate_hz=rate_hz) for i in range(count)
-    ]
-    return [Case(t.inputs, t.phases, tuple(a for a, _ in t.contacts)) for t in takes]
+def _case(take: Take, family: str) -> Case:
+    return Case(take.inputs, take.phases, tuple(a for a, _ in take.contacts), family)
+
+
+def scripted(family: str, count: int, rate_hz: float | None = None) -> list[Case]:
+    """Held-out takes of a family."""
+    seeds = range(HELD_OUT_SCRIPTED, HELD_OUT_SCRIPTED + count)
+    if family == "pick_place":
+        takes = [pick_place(s, retry=s % 3 == 2, rate_hz=rate_hz) for s in seeds]
+    else:
+        takes = [take_of(family, s, rate_hz=rate_hz) for s in seeds]
+    return [_case(t, family) for t in takes]
 
 
 def simulated(count: int, rates_hz: dict[str, float] | None = None) -> list[Case]:
@@ -100,13 +112,17 @@ def logged(folder: Path) -> list[Case]:
 
 
 def _table(case: Case, rate_hz: float) -> tuple[Grid, Floats, Floats]:
-    """(grid, positions (n, 3), openness (n,) 0 to 1) at a rate."""
-    effector = case.inputs.effectors[0]
-    grid = grid_of(case.inputs, Settings(step_ns=round(1e9 / rate_hz)))
-    assert effector.position is not None
-    motion = motion_signals(effector, grid, Settings(step_ns=round(1e9 / rate_hz)))
-    width = motion.width if motion.width is not None else np.ones(grid.n)
-    return grid, resample(effector.position, grid), width
+    """(grid, positions (n, 3) of all hands side by side, openness (n, hands) 0 to 1) at a rate."""
+    settings = Settings(step_ns=round(1e9 / rate_hz))
+    grid = grid_of(case.inputs, settings)
+    places, widths = [], []
+    for effector in case.inputs.effectors:
+        place = effector.position if effector.position is not None else effector.joints
+        assert place is not None
+        motion = motion_signals(effector, grid, settings)
+        places.append(resample(place, grid))
+        widths.append(motion.width if motion.width is not None else np.ones(grid.n))
+    return grid, np.hstack(places), np.column_stack(widths)
 
 
 def uniform(case: Case) -> list[int]:
@@ -126,7 +142,7 @@ def peract(case: Case, rate_hz: float) -> list[int]:
         if joints is not None
         else np.linalg.norm(smooth(place, 0.02, grid, order=1), axis=1) * 2.0
     )
-    is_open = width > 0.5
+    is_open = (width > 0.5) @ (2 ** np.arange(width.shape[1]))
     found, buffer = [], 0
     for i in range(4, grid.n - 2):
         steady = bool((is_open[i - 4 : i + 1] == is_open[i]).all())
@@ -140,8 +156,8 @@ def peract(case: Case, rate_hz: float) -> list[int]:
 def awe(case: Case, bound_m: float) -> list[int]:
     """Fewest waypoints joined by straight lines within the bound; gripper changes forced."""
     grid, place, width = _table(case, 20.0)
-    is_open = width > 0.5
-    forced = set(np.flatnonzero(np.diff(is_open.astype(int))) + 1)
+    is_open = (width > 0.5) @ (2 ** np.arange(width.shape[1]))
+    forced = set(np.flatnonzero(np.diff(is_open)) + 1)
     n = grid.n
     cost, came = np.full(n, np.inf), np.zeros(n, int)
     cost[0] = 0
@@ -164,7 +180,20 @@ def awe(case: Case, bound_m: float) -> list[int]:
 
 
 def _features(case: Case) -> tuple[Grid, Floats]:
-    grid, place, width = _table(case, 20.0)
+    """(grid, table (n, C)) for change points: velocity and openness, or speed, gain and yaw rate.
+
+    At 20 Hz, or coarser where that would be more than 400 instants: their work grows with n^2.
+    """
+    length_s = (case.inputs.end_ns - case.inputs.start_ns) / 1e9
+    rate_hz = float(np.clip(400.0 / length_s, 5.0, 20.0))
+    base = case.inputs.base
+    if base is not None and base.speed is not None and base.yaw_rate is not None:
+        grid = grid_of(case.inputs, Settings(step_ns=round(1e9 / rate_hz)))
+        speed = smooth(resample(base.speed, grid), 0.2, grid)
+        yaw = smooth(resample(base.yaw_rate, grid), 0.2, grid)
+        table = np.column_stack([speed, yaw, smooth(speed, 0.2, grid, order=1)])
+        return grid, np.asarray(table / np.maximum(table.std(axis=0), 1e-9))
+    grid, place, width = _table(case, rate_hz)
     velocity = smooth(place, 0.05, grid, order=1)
     table = np.column_stack([velocity / max(float(velocity.std()), 1e-9), 2.0 * width])
     return grid, table
@@ -202,7 +231,7 @@ def online(case: Case) -> list[Interval]:
         if (series := getattr(effector, role)) is not None
         for t, v in zip(series.stamp_ns, series.values, strict=True)
     ]
-    tracker = PhaseTracker("pick_place", width=(0.0, 0.08))
+    tracker = PhaseTracker(case.family, width=(0.0, 0.08))
     for stamp, role, value in sorted(samples, key=lambda s: s[0]):
         tracker.push({"stamp_ns": stamp, role: value})
     tracker.finish()
@@ -273,19 +302,26 @@ def report(title: str, cases: Sequence[Case], with_online: bool) -> None:
         "| method | boundary F1@100 ms | boundary F1@250 ms | signed error | F1@50, labels ignored "
         "| F1@50 | edit | frame accuracy | ms per episode |\n|---|---|---|---|---|---|---|---|---|"
     )
+    hands = len(cases[0].inputs.effectors)
     row("uniform, number known", cases, uniform, False)
-    row("PerAct keyframes, 100 Hz", cases, lambda c: peract(c, 100.0), False)
-    row("PerAct keyframes, 20 Hz", cases, lambda c: peract(c, 20.0), False)
-    bounds = (0.005, 0.01, 0.02, 0.04)
-    best = max(bounds, key=lambda b: _pooled(cases, lambda c: awe(c, b)))
-    row(f"AWE, best bound ({best} m)", cases, lambda c: awe(c, best), False)
+    if hands:
+        row("PerAct keyframes, 100 Hz", cases, lambda c: peract(c, 100.0), False)
+        row("PerAct keyframes, 20 Hz", cases, lambda c: peract(c, 20.0), False)
+        bounds = (0.005, 0.01, 0.02, 0.04)
+        best = max(bounds, key=lambda b: _pooled(cases, lambda c: awe(c, b)))
+        row(f"AWE, best bound ({best} m)", cases, lambda c: awe(c, best), False)
     for model in ("l2", "rbf"):
         _pelt_row(model, cases)
     row("KernelCPD rbf, number known", cases, kernel_cpd, False)
     row("mmdata, no grammar", cases, lambda c: segment_inputs(c.inputs, "none").intervals(), False)
     row("mmdata, grammar chosen", cases, lambda c: segment_inputs(c.inputs).intervals(), True)
-    if with_online:
+    if with_online and hands == 1:
         row("mmdata online, lag 0.4 s", cases, online, True)
+    if any(c.contacts for c in cases):
+        _onsets(cases)
+
+
+def _onsets(cases: Sequence[Case]) -> None:
     errors = np.concatenate(
         [
             onset_errors_ms(
@@ -303,6 +339,33 @@ def report(title: str, cases: Sequence[Case], with_online: bool) -> None:
     )
 
 
+def teleop(count: int) -> None:
+    """Two hands as people move them: unnamed segments beside baselines, and a fitted model."""
+    for title, joints, rate_hz in (("poses, 30 Hz", False, 30.0), ("joints, 50 Hz", True, 50.0)):
+        cases = [
+            _case(teleoperated(HELD_OUT_SCRIPTED + i, rate_hz=rate_hz, joints=joints), "none")
+            for i in range(count)
+        ]
+        known = [teleoperated(i, rate_hz=rate_hz, joints=joints) for i in range(TAUGHT)]
+        model = fit([(t.inputs, t.phases) for t in known])
+        report(f"teleoperated, {title}", cases, False)
+        row(
+            f"mmdata, model of {TAUGHT} episodes",
+            cases,
+            lambda c, m=model: segment_with_model(c.inputs, m).intervals(),  # type: ignore[misc]
+            True,
+        )
+
+
+def carried(count: int) -> None:
+    """Weights of 20 g to 1 kg are carried: how often is one taken for a contact of the tool?"""
+    print("\n### Weight taken for contact\n")
+    found = [segment_inputs(c.inputs) for c in scripted("pick_place", count)]
+    wrong = sum(any(e.label == "tool_contact_on" for e in f.events) for f in found)
+    other = sum(f.grammar != "pick_place" for f in found)
+    print(f"{wrong} of {count} with a tool contact, {other} of {count} with another grammar")
+
+
 def _pelt_row(model: str, cases: Sequence[Case]) -> None:
     share = max(SHARES, key=lambda s: _pooled(cases, lambda c: pelt(c, model, s)))
     name = f"PELT {model}, best penalty ({share} d ln n)"
@@ -317,7 +380,7 @@ def rates(count: int) -> None:
     """The same scripted and simulated episodes sampled at 20, 50 and 100 Hz."""
     print("\n### The same episode at 20, 50 and 100 Hz\n")
     for name, cases in (
-        ("scripted", {r: scripted(count, r) for r in (20.0, 50.0, 100.0)}),
+        ("scripted", {r: scripted("pick_place", count, r) for r in (20.0, 50.0, 100.0)}),
         (
             "simulated",
             {r: simulated(count, dict.fromkeys(SIGNALS[:5], r)) for r in (20.0, 50.0, 100.0)},
@@ -345,6 +408,7 @@ def rates(count: int) -> None:
 
 def speed() -> None:
     """One hour of 100 Hz signals."""
+    print("\n### Speed\n")
     from mmdata.phases.scripted import Move, perform, pick_place_script, random_style
 
     rng = np.random.default_rng(5)
@@ -363,18 +427,28 @@ def speed() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--episodes-per-set", type=int, default=40)
+    parser.add_argument("--episodes-per-set", type=int, default=20)
+    parser.add_argument("--sets", default="all", help="comma-separated names, or all")
     parser.add_argument("--logs", type=Path, help="folder of converted episodes with truth")
     parser.add_argument("--no-online", action="store_true")
     args = parser.parse_args()
     count = args.episodes_per_set
-    report("scripted", scripted(count), not args.no_online)
-    report("simulated", simulated(count), not args.no_online)
+    jobs: dict[str, Callable[[], None]] = {
+        family: lambda f=family: report(f, scripted(f, count), not args.no_online)  # type: ignore[misc]
+        for family in FAMILIES
+    }
+    jobs["simulated"] = lambda: report("simulated", simulated(count), not args.no_online)
+    jobs["teleoperated"] = lambda: teleop(count)
+    jobs["rates"] = lambda: rates(max(4, count // 2))
+    jobs["carried"] = lambda: carried(2 * count)
+    jobs["speed"] = speed
+    chosen = list(jobs) if args.sets == "all" else args.sets.split(",")
+    for name in chosen:
+        if name not in jobs:
+            parser.error(f"no set {name}; there are {', '.join(jobs)}")
+        jobs[name]()
     if args.logs is not None:
         report("logs", logged(args.logs), not args.no_online)
-    rates(max(4, count // 2))
-    print("\n### Speed\n")
-    speed()
 
 
 if __name__ == "__main__":

@@ -138,14 +138,23 @@ def _edge(seconds: Floats, load: Floats, i: int, outward: int, floor: float) -> 
 
 
 def _command_moves(motion: Motion, grid: Grid) -> list[tuple[bool, float]]:
-    """(closing, seconds) of each command change, by crossings of the middle of its range."""
+    """(closing, seconds) of each command change: from one third of its range to the other, timed
+    where it crosses the middle, so that a command that wavers there is none.
+    """
     if motion.command is None:
         return []
-    low = motion.command < 0.5
-    edges = np.flatnonzero(np.diff(low.astype(np.int8)))
-    return [
-        (bool(low[i + 1]), crossing(motion.command, int(i) + 1, 0.5) * grid.step_s) for i in edges
-    ]
+    command = motion.command
+    sure = np.flatnonzero((command < 1.0 / 3.0) | (command > 2.0 / 3.0))
+    if sure.size == 0:
+        return []
+    closed = command[sure] < 0.5
+    out = []
+    for k in np.flatnonzero(np.diff(closed.astype(np.int8))).tolist():
+        first, last = int(sure[k]), int(sure[k + 1])
+        beyond = command[first : last + 1] < 0.5
+        at = last - int(np.argmax((beyond != closed[k + 1])[::-1])) + 1
+        out.append((bool(closed[k + 1]), crossing(command, at, 0.5) * grid.step_s))
+    return out
 
 
 def grasp_contacts(
@@ -193,6 +202,9 @@ def grasp_contacts(
             continue
         if any(c.start_s - 0.3 < move.end_s < c.end_s for c in found if "tactile" in c.evidence):
             continue
+        travel = move.width_from - move.width_to
+        if travel < settings.grasp_travel:
+            continue
         later = [m for m in moves[k + 1 :] if not m.closing]
         following = [m for m in moves[k + 1 :] if m.closing]
         end = later[0].start_s if later else duration
@@ -214,6 +226,8 @@ def grasp_contacts(
             confidence = 0.85
         if any(c.start_s <= start < c.end_s for c in found):
             continue
+        if later and end - start < settings.twitch_s and travel < 2.5 * settings.grasp_travel:
+            continue
         found.append(
             Contact(
                 motion.name,
@@ -227,7 +241,7 @@ def grasp_contacts(
             )
         )
     if motion.width is None and motion.touch is None:
-        found = _from_command(motion, commands, duration)
+        found = _from_command(motion, commands, duration, settings)
     return sorted(found, key=lambda c: c.start_s)
 
 
@@ -242,13 +256,15 @@ def _fuse(touch_s: float, sigma_s: float, width_s: float) -> float:
 
 
 def _from_command(
-    motion: Motion, commands: list[tuple[bool, float]], duration: float
+    motion: Motion, commands: list[tuple[bool, float]], duration: float, settings: Settings
 ) -> list[Contact]:
     """Grasps as commanded: the only choice without width and touch, and earlier than contact."""
     found = []
     for k, (closing, at) in enumerate(commands):
         if closing:
             end = next((t for c, t in commands[k + 1 :] if not c), duration)
+            if end - at < settings.twitch_s and end < duration:
+                continue
             found.append(
                 Contact(
                     motion.name,

@@ -21,6 +21,8 @@ OTHER = 0.25
 """Worth of an instant of a kind the state does not list."""
 
 
+HALF_SURE = 0.4
+"""Fused score of a boundary without a grammar at which it is as likely as not."""
 LONGEST = 8.0
 """Look-back, in lengths of the longest typical phase; a longer stay is put together of several."""
 
@@ -166,8 +168,9 @@ WORTH = {
 def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
     """Segments between local maxima of the fused evidence, labelled `segment`.
 
-    The fused score adds up kinds and effectors (each once), so agreement counts; a boundary takes
-    the time of its most trusted instant, and its score squashed to 0 to 1 is its confidence.
+    The fused score adds up kinds and effectors (each once), so agreement counts, and so does
+    whether what begins there lasts; a boundary takes the time of its most trusted instant, and its
+    score squashed to 0 to 1 is its confidence.
     """
     grid = evidence.grid
     end = (grid.n - 1) * grid.step_s
@@ -179,6 +182,8 @@ def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
         score += WORTH.get(kind, 0.5) * near_by
     # Two arms do twice as much without there being twice as many phases.
     score /= np.sqrt(max(1, len({effector for _, effector in kinds})))
+    if evidence.lasting is not None:
+        score *= 0.5 + 0.5 * evidence.lasting
     peaks, _ = find_peaks(
         score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
     )
@@ -197,7 +202,7 @@ def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
         lead = max(near, key=lambda x: WORTH.get(x.kind, 0.5) * x.strength)
         cuts.append(lead.seconds)
         why.append(tuple(sorted({f"{x.kind} {x.strength:.2f}" for x in near})))
-        sure.append(float(score[i] / (score[i] + settings.unnamed_threshold)))
+        sure.append(float(score[i] / (score[i] + HALF_SURE)))
     cuts.append(end)
     segments = [
         Segment("segment", a, b, c, w)

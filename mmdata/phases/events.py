@@ -40,7 +40,7 @@ class Outcome:
 def _lost(contact: Contact, moves: Sequence[GripperMove], motion: Motion, grid: Grid) -> str | None:
     """Why a contact ended without the gripper being opened; None where it was opened."""
     end = contact.end_s
-    if contact.open_end:
+    if contact.open_end or "command only" in contact.evidence:
         return None
     if any(not m.closing and m.start_s - 0.25 < end < m.end_s + 0.1 for m in moves):
         return None
@@ -143,7 +143,8 @@ def hesitations(
         busy = any(m.start_s < end + 0.1 and m.end_s > start - 0.1 for m in moves) or any(
             start - 0.3 < t < end + 0.3 for c in grasps for t in (c.start_s, c.end_s)
         )
-        if busy or a <= going[0] or b >= going[-1]:
+        resting = end - start > settings.rest_s
+        if busy or resting or a <= going[0] or b >= going[-1]:
             continue
         out.append(
             Found(

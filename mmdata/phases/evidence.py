@@ -37,12 +37,15 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All facts (name -> value, weight) and instants of an episode on its grid."""
+    """All facts (name -> value, weight) and instants of an episode on its grid; lasting (n,) is how
+    much changes for good at each instant, 1 for the strongest, None where nobody looked.
+    """
 
     grid: Grid
     facts: Mapping[str, tuple[Floats, Floats]]
     instants: Sequence[Instant]
     top_speed_m_s: float = 0.0
+    lasting: Floats | None = None
 
 
 def _ramp(values: Floats, low: float, high: float) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -226,6 +227,31 @@ def with_force(motion: Motion, effector: Effector, grid: Grid, held: Floats) -> 
         load_sign=found.sign,
         tool_kg=abs(found.mass_kg or 0.0),
     )
+
+
+def lasting_change(motions: Sequence[Motion], grid: Grid, settings: Settings) -> Floats:
+    """(n,) how different the time after each instant is from the time before, 1 for the strongest.
+
+    Velocities, openness and tilting of all hands are averaged over `lasting_s` on either side:
+    what begins something new lasts, corrections and trembling do not.
+    """
+    columns: list[Floats] = []
+    for m in motions:
+        if m.velocity is not None:
+            columns.append(smooth(m.velocity, 0.05, grid) / max(m.scales.fast, 1e-9))
+        if m.width is not None:
+            columns.append(1.5 * m.width[:, None])
+        if m.tilt_rate is not None:
+            columns.append(np.minimum(m.tilt_rate, 2.0)[:, None])
+    out = np.zeros(grid.n)
+    w = min(grid.steps(settings.lasting_s), grid.n // 3)
+    if not columns or w < 1:
+        return np.ones(grid.n)
+    table = np.hstack(columns)
+    summed = np.cumsum(np.vstack([np.zeros((1, table.shape[1])), table]), axis=0)
+    mean = (summed[w:] - summed[:-w]) / w
+    out[w : grid.n - w + 1] = np.linalg.norm(mean[w:] - mean[:-w], axis=1)
+    return np.asarray(np.minimum(out / max(float(np.percentile(out, 95)), 1e-12), 2.0))
 
 
 def _orientation(series: Series, grid: Grid) -> Floats:

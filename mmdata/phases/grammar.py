@@ -46,6 +46,8 @@ class Grammar(BaseModel):
     """A task family. `needs`: facts without which the family cannot be told and is not used.
 
     `must`: facts that have to hold at some time. `words`: what a task description may say.
+    `explains`: share of the plain changes its boundaries must account for where it was not asked
+    for by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +57,7 @@ class Grammar(BaseModel):
     words: list[str] = []
     needs: list[str] = []
     must: list[str] = []
+    explains: float = Field(default=0.4, ge=0.0, le=1.0)
     start: dict[str, float]
     end: dict[str, float] = {}
     states: dict[str, State]

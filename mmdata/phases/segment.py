@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,17 @@ from mmdata.phases.events import (
     placings,
 )
 from mmdata.phases.evidence import Evidence, Instant, motion_facts, motion_instants
-from mmdata.phases.features import Motion, Scales, grid_of, motion_signals, with_force
+from mmdata.phases.features import (
+    Motion,
+    Scales,
+    grid_of,
+    lasting_change,
+    motion_signals,
+    with_force,
+)
 from mmdata.phases.grammar import Grammar, find_grammar, shipped
 from mmdata.phases.grid import Grid
-from mmdata.phases.inputs import Floats, Inputs
+from mmdata.phases.inputs import Effector, Floats, Inputs, Series
 from mmdata.phases.metrics import Interval
 from mmdata.phases.settings import DEFAULTS, Settings
 from mmdata.phases.tools import tool_touches
@@ -37,6 +44,10 @@ WORDS_BONUS = 0.05
 """What a word of the task's description is worth when grammars compete, in nats per fact."""
 TRIAL_S = 600.0
 """Grammars compete over this much of an episode."""
+RESTS = 0.2
+"""A hand whose speed, or gripper whose range, is below this share of another's is at rest."""
+EXPLAINED_S = 0.3
+"""A change this near to a grammar's boundary is explained by it."""
 WALKING_M_S = 3.0
 """A base that never exceeds this is taken for a robot rather than a road vehicle."""
 
@@ -94,6 +105,7 @@ class Analysis:
     base: Evidence | None
     events: tuple[Found, ...]
     outcome: Outcome
+    lasting: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +155,7 @@ def analyse(
     motions, grasps, tools, facts = [], {}, {}, {}
     instants: list[Instant] = []
     events: list[Found] = []
-    for effector in inputs.effectors:
-        given = (scales or {}).get(effector.name)
-        motion = motion_signals(effector, grid, settings, given)
+    for effector, motion in _measured(inputs.effectors, grid, settings, scales or {}):
         moves = gripper_moves(motion, grid, settings)
         held = grasp_contacts(motion, moves, clicks, grid, settings)
         motion = with_force(motion, effector, grid, mask_of(held, grid, held_only=True))
@@ -181,7 +191,38 @@ def analyse(
         base,
         tuple(sorted(events, key=lambda e: e.seconds)),
         outcome,
+        lasting_change(motions, grid, settings),
     )
+
+
+def _measured(
+    effectors: Sequence[Effector], grid: Grid, settings: Settings, scales: Mapping[str, Scales]
+) -> list[tuple[Effector, Motion]]:
+    """Effectors and their signals. Hands are measured against each other: one that hardly moves
+    beside another rests, and its trembling is no movement.
+    """
+    fair = list(effectors)
+    for role in ("width", "command"):
+        ranges = [_range(getattr(e, role)) for e in effectors]
+        for k, r in enumerate(ranges):
+            if r < RESTS * max(
+                (x for x in ranges if np.isfinite(x)), default=0.0
+            ):  # its other signal says no more than this one does
+                fair[k] = replace(fair[k], width=None, command=None)
+    motions = [motion_signals(e, grid, settings, scales.get(e.name)) for e in fair]
+    for k, (e, m) in enumerate(zip(fair, motions, strict=True)):
+        fast = RESTS * max(o.scales.fast for o in motions if o.space == m.space)
+        if e.name not in scales and m.scales.fast < fast:
+            least = Scales(fast, settings.still_fraction * fast / RESTS)
+            motions[k] = motion_signals(e, grid, settings, least)
+    return list(zip(fair, motions, strict=True))
+
+
+def _range(series: Series | None) -> float:
+    """Range of a signal without its extremes; infinite where there is none to compare."""
+    if series is None or not np.isfinite(series.values).any():
+        return np.inf
+    return float(np.ptp(np.nanpercentile(series.values, [0.5, 99.5])))
 
 
 def _travel(analysis: Analysis, motion: Motion) -> float:
@@ -203,7 +244,7 @@ def evidence_for(analysis: Analysis, domain: str) -> Evidence | None:
         if busy:
             return None
         mine = [i for i in analysis.instants if i.effector == lead.name]
-        return Evidence(analysis.grid, analysis.facts[lead.name], mine)
+        return Evidence(analysis.grid, analysis.facts[lead.name], mine, lasting=analysis.lasting)
     if len(motions) != 2 or not all(analysis.grasps[m.name] for m in motions):
         return None
     first, second = sorted(motions, key=lambda m: analysis.grasps[m.name][0].start_s)
@@ -212,7 +253,7 @@ def evidence_for(analysis: Analysis, domain: str) -> Evidence | None:
         for role, m in (("first", first), ("second", second))
         for name, fact in analysis.facts[m.name].items()
     }
-    return Evidence(analysis.grid, facts, analysis.instants)
+    return Evidence(analysis.grid, facts, analysis.instants, lasting=analysis.lasting)
 
 
 def _usable(grammar: Grammar, evidence: Evidence) -> bool:
@@ -224,6 +265,7 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
     """The best fitting shipped grammar, or unnamed segments where none fits well enough."""
     tried: list[tuple[float, float, Grammar, Evidence]] = []
     notes: list[str] = []
+    blind: list[str] = []
     words = task.lower()
     for grammar in shipped().values():
         evidence = evidence_for(analysis, grammar.domain)
@@ -231,8 +273,12 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
             continue
         if grammar.domain == "base" and (grammar.name == "driving") != _fast(analysis):
             continue
-        found = decode_grammar(_beginning(evidence), grammar, settings, confident=False)
+        beginning = _beginning(evidence)
+        found = decode_grammar(beginning, grammar, settings, confident=False)
         fit = found.fit
+        if _explained(found, beginning, settings) < grammar.explains:
+            blind.append(grammar.name)
+            continue
         bonus = WORDS_BONUS if any(w in words for w in grammar.words) else 0.0
         tried.append((found.fit_all + bonus, fit, grammar, evidence))
     if tried:
@@ -240,9 +286,23 @@ def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, 
         if fit >= FIT_NEEDED:
             return decode_grammar(evidence, best, settings), notes
         notes.append(f"no grammar fits (best {best.name}, {fit:.2f} nats per fact)")
+    elif blind:
+        notes.append(f"much changes that no grammar explains (tried {', '.join(blind)})")
     else:
         notes.append("no grammar applies to the signals there are")
     return decode_unnamed(_everything(analysis), settings), notes
+
+
+def _explained(found: Decoded, evidence: Evidence, settings: Settings) -> float:
+    """Share of the boundaries found without a grammar that lie at one of its boundaries."""
+    plain = [s.start_s for s in decode_unnamed(evidence, settings).segments[1:]]
+    if not plain:
+        return 1.0
+    named = np.array([s.start_s for s in found.segments[1:]])
+    if not named.size:
+        return 0.0
+    near = [float(np.abs(named - t).min()) < EXPLAINED_S for t in plain]
+    return float(np.mean(near))
 
 
 def _beginning(evidence: Evidence) -> Evidence:
@@ -256,6 +316,7 @@ def _beginning(evidence: Evidence) -> Evidence:
         Grid(grid.start_ns, grid.step_ns, n),
         {name: (value[:n], weight[:n]) for name, (value, weight) in evidence.facts.items()},
         [i for i in evidence.instants if i.seconds < end],
+        lasting=None if evidence.lasting is None else evidence.lasting[:n],
     )
 
 
@@ -267,7 +328,8 @@ def _everything(analysis: Analysis) -> Evidence:
     instants = list(analysis.instants)
     if not analysis.motions and analysis.base is not None:
         instants += analysis.base.instants
-    return Evidence(analysis.grid, {}, instants)
+    lasting = analysis.lasting if analysis.motions else None
+    return Evidence(analysis.grid, {}, instants, lasting=lasting)
 
 
 def segment_inputs(
@@ -290,7 +352,9 @@ def segment_inputs(
         if evidence is None and chosen.domain == "arm" and analysis.motions:
             lead = max(analysis.motions, key=lambda m: len(analysis.grasps[m.name]))
             mine = [i for i in analysis.instants if i.effector == lead.name]
-            evidence = Evidence(analysis.grid, analysis.facts[lead.name], mine)
+            evidence = Evidence(
+                analysis.grid, analysis.facts[lead.name], mine, lasting=analysis.lasting
+            )
             notes.append(f"several arms move; {chosen.name} is applied to {lead.name}")
         if evidence is None:
             notes.append(f"the signals for grammar {chosen.name} are missing: unnamed segments")

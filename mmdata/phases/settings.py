@@ -30,6 +30,10 @@ class Settings:
     """Gripper motion, in ranges per second, that counts as opening or closing."""
     gripper_travel: float = 0.12
     """Least travel of one opening or closing, in ranges."""
+    grasp_travel: float = 0.2
+    """Least travel, in ranges, of a closing that is taken for a grasp where no touch is felt."""
+    twitch_s: float = 0.3
+    """... and a closing held shorter than this, without going far, is a twitch of the fingers."""
     closed_margin: float = 0.06
     """A closing that ends this near to the narrowest width of the episode found nothing."""
     contact_sigmas: float = 6.0
@@ -40,11 +44,15 @@ class Settings:
     """Shorter gaps inside a contact, and shorter contacts, are taken for noise."""
     hesitation_s: float = 0.8
     """A standstill inside a motion phase this long is a hesitation."""
+    rest_s: float = 6.0
+    """... and one this long is a rest."""
     emission_time_s: float = 0.15
     """Time after which two moments count as independent evidence for a label."""
     boundary_sigma_s: float = 0.06
     """How far evidence reaches when several kinds are fused into one boundary score."""
-    unnamed_threshold: float = 0.4
+    lasting_s: float = 1.0
+    """Time before and after an instant over which a change has to last to count in full."""
+    unnamed_threshold: float = 0.15
     """Least fused score of a boundary where no grammar is used."""
     unnamed_min_s: float = 0.4
     """Shortest segment where no grammar is used."""

@@ -19,6 +19,8 @@ from mmdata.phases.settings import Settings
 
 AROUND_S = 0.12
 """Force this near to a change of the grasp belongs to the grasp."""
+LASTS_S = 0.25
+"""Shorter bursts are jolts of the arm, or bumps, which are told as collisions."""
 MASS_DOUBT = 0.25
 """Share by which the fitted mass of the tool may be wrong."""
 CARRIED = 75.0
@@ -44,10 +46,11 @@ def tool_touches(motion: Motion, grasps: list[Contact], grid: Grid, settings: Se
     near = np.zeros(grid.n, bool)
     set_down: list[Contact] = []
     for contact, a, b in held:
-        for cut in (a, b):
-            near[max(0, cut - grid.steps(AROUND_S)) : cut + grid.steps(AROUND_S)] = True
+        moves_on = _moves_on(motion, a, grid)
+        near[max(0, a - grid.steps(AROUND_S)) : moves_on] = True
+        near[max(0, b - grid.steps(AROUND_S)) : b + grid.steps(AROUND_S)] = True
         # What the grip itself does to the sensor shows before the load comes on.
-        grip = slice(a + grid.steps(0.5 * AROUND_S), a + grid.steps(2.0 * AROUND_S))
+        grip = slice(a + grid.steps(0.5 * AROUND_S), moves_on)
         over = force[a:b] - base[a:b]
         over -= np.median(force[grip] - base[grip], axis=0) if b > grip.stop else 0.0
         if motion.per_kg is None:  # either it hangs on the hand for most of the time, or not
@@ -76,7 +79,7 @@ def tool_touches(motion: Motion, grasps: list[Contact], grid: Grid, settings: Se
             float(np.clip(over_it[a:b].max() / 4.0 + 0.3, 0.3, 0.9)),
             ("wrench",),
         )
-        for a, b in close_runs((over_it > 1.0) & ~near, grid.steps(0.1), grid.steps(0.1))
+        for a, b in close_runs((over_it > 1.0) & ~near, grid.steps(0.1), grid.steps(LASTS_S))
     ]
     return Touches(found, set_down)
 
@@ -105,6 +108,15 @@ def _free_sigma(left: Floats, motion: Motion, grid: Grid) -> float:
         moving = speed > 2.0 * motion.scales.still
         blocks = blocks[moving] if np.count_nonzero(moving) > 4 else blocks
     return max(1.25 * float(np.percentile(blocks, 100.0 / 6.0)), 1e-9)
+
+
+def _moves_on(motion: Motion, a: int, grid: Grid) -> int:
+    """When the hand moves on after a grasp at a, within a second."""
+    least, most = a + grid.steps(2.0 * AROUND_S), a + grid.steps(1.0)
+    if motion.speed is None:
+        return least
+    moving = np.flatnonzero(motion.speed[least:most] > 3.0 * motion.scales.still)
+    return least + int(moving[0]) if moving.size else min(most, grid.n)
 
 
 def _span(contact: Contact, grid: Grid) -> tuple[int, int]:

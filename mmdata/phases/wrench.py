@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from mmdata.geometry import quat_conjugate, quat_rotate
 from mmdata.phases.inputs import Floats
@@ -21,7 +21,7 @@ GRAVITY_M_S2 = 9.80665
 
 
 BAND_S = (0.05, 0.6)
-"""Gaussian sigmas between which force and acceleration are compared."""
+"""Standard deviations of the filters between which force and acceleration are compared."""
 MASS_SIGMAS = 5.0
 """A mass is known when it stands out of its standard error by this factor."""
 
@@ -90,9 +90,12 @@ def compensate(
 
 def _changes(values: Floats, step_s: float) -> Floats:
     """What changes within BAND_S: loads that come and stay do not disturb the fit of the mass."""
-    fast, slow = (sigma / step_s for sigma in BAND_S)
-    calm = gaussian_filter1d(values, fast, axis=0, mode="nearest")
-    return np.asarray(calm - gaussian_filter1d(values, slow, axis=0, mode="nearest"))
+    calm = gaussian_filter1d(values, BAND_S[0] / step_s, axis=0, mode="nearest")
+    slow = values
+    for _ in range(2):  # two boxes of the sigma's variance cost a fraction of a wide Gaussian
+        box = max(1, round(np.sqrt(6.0) * BAND_S[1] / step_s))
+        slow = uniform_filter1d(slow, box, axis=0, mode="nearest")
+    return np.asarray(calm - slow)
 
 
 def _huber(miss: Floats) -> Floats:

@@ -39,7 +39,7 @@ def test_phases_of_held_out_takes(retry: bool) -> None:
 
 def test_unnamed_segments_find_most_boundaries() -> None:
     got = scores([pick_place(seed) for seed in HELD_OUT], "none")
-    assert got["boundary_f1@250ms"] >= 0.8
+    assert got["boundary_f1@250ms"] >= 0.75
 
 
 @pytest.mark.parametrize(

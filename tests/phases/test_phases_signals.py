@@ -64,6 +64,28 @@ def test_wrench_compensation_finds_mass_and_leaves_the_contact() -> None:
     assert found.force[1200:1400, 2].mean() == pytest.approx(12.0, abs=0.3)
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_what_is_carried_is_weighed_apart_from_the_hand(sign: float) -> None:
+    rng = np.random.default_rng(2)
+    t = np.arange(0, 20, 0.01)
+    acceleration = 1.5 * np.column_stack([np.sin(3 * t), np.cos(2 * t), np.sin(2.5 * t + 1)])
+    angle = np.where(t > 10, 0.8 * np.sin(np.clip(t - 10, 0, np.pi)), 0.0)  # tilted while held
+    turn = np.column_stack([np.cos(angle / 2), np.sin(angle / 2), 0 * t, 0 * t])
+    held = ((t > 6) & (t < 16)).astype(float)
+    specific = quat_rotate(quat_conjugate(turn), acceleration + np.array([0, 0, GRAVITY_M_S2]))
+    force = sign * (0.6 + 0.4 * held[:, None]) * specific + rng.normal(0, 0.1, (len(t), 3))
+    found = compensate(force, acceleration, turn, held=held)
+    assert found.mass_kg == pytest.approx(sign * 0.6, abs=0.04)
+    assert found.sign == sign
+    assert found.per_kg is not None
+    rest = np.linalg.norm(found.force - found.force[t < 5].mean(axis=0), axis=1)
+    load = ((found.force - found.force[t < 5].mean(axis=0)) * found.per_kg).sum(axis=1) / (
+        found.per_kg**2
+    ).sum(axis=1)
+    assert np.median(rest[t < 5]) < 0.4
+    assert sign * np.median(load[held > 0]) == pytest.approx(0.4, abs=0.05)
+
+
 def test_a_click_is_heard_when_it_comes() -> None:
     rng = np.random.default_rng(1)
     rate, length = 16000, 3.0

@@ -145,6 +145,18 @@ def test_lag_is_found(steps: int) -> None:
     assert found.tracking_rms < 0.01
 
 
+def test_tracking_error_is_what_is_left_at_the_best_lag() -> None:
+    t = np.arange(0, 10, 0.01)
+    wanted = np.sin(t)[:, None]  # range 2
+    reached = 0.8 * np.sin(t - 0.1)[:, None]  # 0.1 s late and a fifth short
+    found = action_lag(wanted, reached, 100.0)
+    assert found is not None
+    assert found.seconds == pytest.approx(0.1, abs=0.005)
+    # The error is 0.2 sin, rms 0.2 / sqrt(2), in ranges of the state: 1.6.
+    whole = np.sqrt((np.sin(t) ** 2).mean())
+    assert found.tracking_rms == pytest.approx(0.2 * whole / 1.6, abs=0.005)
+
+
 def test_lag_of_nothing_is_not_known() -> None:
     assert action_lag(np.zeros((300, 2)), np.zeros((300, 2)), 100.0) is None
 
