@@ -180,7 +180,8 @@ def _shell(
     """
     tall = low & (z <= half[2])
     wide, deep = np.abs(y) - half[1], np.abs(x) - half[0]
-    m = limits.margin_m
+    # Something as small as a cone does not reach as far beyond its box as a car may.
+    m = min(limits.margin_m, float(half[:2].max()))
     over = np.stack([x - half[0], -x - half[0], y - half[1], -y - half[1], z - half[2]])
     facing = np.stack([wide <= 0, wide <= 0, deep <= 0, deep <= 0, (wide <= 0) & (deep <= 0)])
     # Further off beside the box than an object whose box is half as large as it should be.
