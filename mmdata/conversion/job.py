@@ -468,7 +468,26 @@ def _joint_hash(digests: list[str]) -> str:
     )
 
 
+#: Digests of files by path, size and modification time: the episodes of a dataset share files.
+_DIGESTS: dict[tuple[str, int, int], str] = {}
+_MOST_DIGESTS = 4096
+
+
 def _sha256(path: Path, stopped: threading.Event) -> str:
+    status = path.stat()
+    key = (str(path), status.st_size, status.st_mtime_ns)
+    known = _DIGESTS.get(key)
+    if known is not None:
+        return known
+    found = _hash_file(path, stopped)
+    if not stopped.is_set():
+        if len(_DIGESTS) >= _MOST_DIGESTS:
+            _DIGESTS.clear()
+        _DIGESTS[key] = found
+    return found
+
+
+def _hash_file(path: Path, stopped: threading.Event) -> str:
     digest = hashlib.sha256()
     block = bytearray(_HASH_BLOCK)
     with path.open("rb", buffering=0) as file:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,8 @@ LEDGER = "ledger.jsonl"
 Status = Literal["done", "quarantined"]
 #: How long a new batch waits for what is left of a killed one.
 _CLAIM_WAIT_S = 5.0
+#: For how long the state of a dataset's files is not looked at again for another of its episodes.
+_LATELY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class Ledger:
     def __init__(self, folder: OutFolder) -> None:
         self._folder = folder
         self._sizes: dict[str, int] | None = None
+        _fingerprint_lately.cache_clear()  # what an earlier batch saw
         self.entries: dict[str, Entry] = {}
         for line in folder.read_text(LEDGER).splitlines():
             entry = _parse(line)
@@ -175,7 +179,17 @@ def fingerprint(source: Source) -> str:
         from mmdata.conversion.remote import remote_fingerprint
 
         return remote_fingerprint(source.uri)
-    path = source.path
+    if source.part:  # one of many episodes in the same files, asked for one after the other
+        return _fingerprint_lately(source.path, int(time.monotonic() / _LATELY_S))
+    return _fingerprint_of(source.path)
+
+
+@lru_cache(maxsize=16)
+def _fingerprint_lately(path: Path, moment: int) -> str:
+    return _fingerprint_of(path)
+
+
+def _fingerprint_of(path: Path) -> str:
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
