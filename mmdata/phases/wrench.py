@@ -22,6 +22,8 @@ GRAVITY_M_S2 = 9.80665
 
 BAND_S = (0.05, 0.6)
 """Standard deviations of the filters between which force and acceleration are compared."""
+FIT_ROWS = 40_000
+"""Of longer episodes, evenly spaced rows are fitted, at least this many."""
 MASS_SIGMAS = 5.0
 """A mass is known when it stands out of its standard error by this factor."""
 
@@ -62,9 +64,10 @@ def compensate(
     if orientation is not None:
         specific = quat_rotate(quat_conjugate(orientation), specific)
     causes = [specific] if held is None or not held.any() else [specific, held[:, None] * specific]
-    rows = np.stack([_changes(c, step_s) for c in causes], axis=-1)
-    df = _changes(force, step_s)
-    weight = np.ones(len(force))
+    thin = max(1, len(force) // FIT_ROWS)
+    rows = np.stack([_changes(c, step_s)[::thin] for c in causes], axis=-1)
+    df = _changes(force, step_s)[::thin]
+    weight = np.ones(len(df))
     ridge = 1e-9 * np.eye(len(causes))
     for _ in range(12):
         normal = np.einsum("n,nci,ncj->ij", weight, rows, rows) + ridge
@@ -72,14 +75,15 @@ def compensate(
         miss = np.linalg.norm(df - rows @ masses, axis=1)
         weight = _huber(miss)
     # Neighbouring rows share their band, so they are fewer than they are many.
-    fewer = max(BAND_S[0] / step_s, 1.0)
+    fewer = max(BAND_S[0] / (step_s * thin), 1.0)
     covariance = np.median(miss) ** 2 * fewer * np.linalg.inv(normal)
     mass = float(masses[0])
     left = force - mass * specific
-    bias = np.median(left, axis=0)
+    some = left[::thin]
+    bias = np.median(some, axis=0)
     for _ in range(12):
-        weight = _huber(np.linalg.norm(left - bias, axis=1))[:, None]
-        bias = (weight * left).sum(axis=0) / weight.sum()
+        weight = _huber(np.linalg.norm(some - bias, axis=1))[:, None]
+        bias = (weight * some).sum(axis=0) / weight.sum()
     sign = 0.0
     for chosen in ([1.0, 0.0], [1.0, 1.0]):  # the hand's own mass tells, else that with its load
         c = np.array(chosen[: len(masses)])
