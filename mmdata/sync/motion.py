@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.sync.correlate import Floats, Signal, Stamps
+from mmdata.sync.heading import find_drive
 
 FLOW_WIDTH = 128
 """Frames are reduced to about this width: motion, not detail, is wanted."""
@@ -31,6 +33,8 @@ class CameraMotion:
     still      (K,) pairs whose pixels are identical.
     brightness (K + 1,) mean grey of each frame, 0-255.
     frame_ns   (K + 1,) stamps of the frames.
+    heading    (3,) direction of travel in the camera frame, where the camera drives through the
+               scene; ``rotation`` is then free of what nearness adds to the flow.
     """
 
     stamp_ns: Stamps
@@ -41,6 +45,7 @@ class CameraMotion:
     still: NDArray[np.bool_]
     brightness: Floats
     frame_ns: Stamps
+    heading: Floats | None = None
 
     def signal(self, values: Floats) -> Signal:
         return Signal(self.stamp_ns, values)
@@ -60,7 +65,10 @@ def camera_motion(
     speed, field, rotation, energy, still, brightness = [], [], [], [], [], []
     previous: NDArray[np.uint8] | None = None
     solver: Floats | None = None
+    grids, textured = [], []
+    frames_shape: tuple[int, ...] = ()
     for i, frame in enumerate(frames):
+        frames_shape = frame.shape
         brightness.append(float(frame.mean()))
         if previous is not None:
             dt = max(float(stamps[i] - stamps[i - 1]) / 1e9, 1e-6)
@@ -78,18 +86,36 @@ def camera_motion(
             speed.append(float(np.hypot(flow[..., 0], flow[..., 1]).mean()) / frame.shape[1] / dt)
             field.append(_field(grid))
             rotation.append(_robust_solve(solver, grid.reshape(-1)))
+            grids.append(grid.astype(np.float32).reshape(-1, 2))
+            textured.append(_texture(previous))
         previous = frame
     pairs = len(speed)
-    middle = stamps[:-1] + (stamps[1:] - stamps[:-1]) // 2
+    middle = (stamps[:-1] + (stamps[1:] - stamps[:-1]) // 2)[:pairs]
+    turn = np.asarray(rotation, np.float64).reshape(pairs, 3)
+    drive = None
+    if solver is not None:
+        level: Floats = np.stack(textured)
+        # Noise alone makes some texture: a fiftieth of what textured places have is none.
+        drive = find_drive(
+            np.asarray(np.stack(grids) / focal_widths, np.float64),
+            np.asarray(level >= 0.02 * float(np.quantile(level, 0.9))),
+            _places(frames_shape, focal_widths),
+            solver.reshape(-1, 2, 3) / focal_widths,
+        )
+    if drive is not None:
+        known = np.isfinite(drive.rotation).all(axis=1)
+        turn[known] = drive.rotation[known]
+        turn[~known] = 0.0
     return CameraMotion(
-        stamp_ns=middle[:pairs],
+        stamp_ns=middle,
         speed=np.asarray(speed, np.float64),
         field=np.asarray(field, np.float64).reshape(pairs, 4),
-        rotation=np.asarray(rotation, np.float64).reshape(pairs, 3),
+        rotation=turn,
         energy=np.asarray(energy, np.float64),
         still=np.asarray(still, bool),
         brightness=np.asarray(brightness, np.float64),
         frame_ns=stamps[: pairs + 1],
+        heading=None if drive is None else drive.heading,
     )
 
 
@@ -112,15 +138,33 @@ def _field(grid: Floats) -> list[float]:
 
 def _rotation_solver(shape: tuple[int, ...], focal: float) -> Floats:
     """Design matrix (2 cells, 3): flow in widths/s of a camera that turns at one rad/s."""
-    rows, columns = shape[0] // _CELL, shape[1] // _CELL
-    probe = np.zeros(shape)[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
-    rows, columns = probe.shape
-    y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
-    x = (x * _CELL + _CELL // 2 - shape[1] / 2) / shape[1] / focal
-    y = (y * _CELL + _CELL // 2 - shape[0] / 2) / shape[1] / focal
+    x, y = _places(shape, focal).reshape(*_probe(shape).shape, 2).transpose(2, 0, 1)
     u = np.stack([x * y, -(1 + x * x), y], axis=-1)
     v = np.stack([1 + y * y, -x * y, -x], axis=-1)
     return focal * np.stack([u, v], axis=2).reshape(-1, 3)
+
+
+def _probe(image: NDArray[Any] | tuple[int, ...]) -> NDArray[Any]:
+    """The middle of every cell of an image, or of one of that shape."""
+    pixels = np.zeros(image) if isinstance(image, tuple) else image
+    return pixels[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
+
+
+def _places(shape: tuple[int, ...], focal: float) -> Floats:
+    """Normalised coordinates (C, 2) of the cells."""
+    rows, columns = _probe(shape).shape
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
+    x = (x * _CELL + _CELL // 2 - shape[1] / 2) / shape[1] / focal
+    y = (y * _CELL + _CELL // 2 - shape[0] / 2) / shape[1] / focal
+    return np.stack([x, y], axis=-1).reshape(-1, 2)
+
+
+def _texture(frame: NDArray[np.uint8]) -> Floats:
+    """Least eigenvalue (C,) of the structure tensor of each cell's middle."""
+    import cv2
+
+    smooth = cv2.GaussianBlur(frame, (0, 0), 1.0).astype(np.float32)
+    return np.asarray(_probe(cv2.cornerMinEigenVal(smooth, 7)).reshape(-1), np.float64)
 
 
 def _robust_solve(design: Floats, flow: Floats) -> Floats:

@@ -25,6 +25,14 @@ from mmdata.sync.motion import CameraMotion
 CAMERA_FLOOR_S = 0.003
 """Exposure, flow and what the camera does not see of a motion limit any camera to about this."""
 
+DRIVEN_FLOOR_S = 0.008
+"""A driven camera takes its lever arm about the axle for rotation, which limits its offset."""
+
+PAIR_FLOOR_S = 0.006
+"""Two views of one motion are related, not proportional."""
+
+DRIVEN = "it drives through the scene, whose nearness and not the speed governs the flow"
+
 
 def camera_pairs(
     cameras: Mapping[str, CameraMotion],
@@ -44,6 +52,12 @@ def camera_pairs(
             if not moves(speed, least):
                 estimate = abstain("camera_flow", f"{source} does not move")
                 yield Candidate(source, name, "camera_motion", (estimate,))
+                continue
+            if camera.heading is not None:
+                found = [abstain("camera_flow", DRIVEN)]
+                if motions[source].angular is not None:
+                    found.append(camera_rotation(motions[source], camera, config))
+                yield Candidate(source, name, "camera_motion", tuple(found))
                 continue
             found = [
                 correlate(
@@ -79,6 +93,23 @@ def camera_twist(
     return sorted(found, key=lambda e: -e.tests.get("predicted_score", 0.0))[:1]
 
 
+def camera_rotation(
+    motion: Motion, camera: CameraMotion, config: CorrelationConfig, method: str = "camera_rotation"
+) -> OffsetEstimate:
+    """Rotation that the image shows against one that was measured, whatever the mounting."""
+    assert motion.angular is not None
+    if not moves(motion.angular, MIN_TURN_RAD_S):
+        return abstain(method, f"{motion.stream} does not turn")
+    floor = config.floor_sigma_s if camera.heading is None else DRIVEN_FLOOR_S
+    return correlate(
+        motion.angular,
+        camera.signal(camera.rotation),
+        method=method,
+        score="rotation",
+        config=replace(config, floor_sigma_s=floor),
+    )
+
+
 def camera_gyro(
     cameras: Mapping[str, CameraMotion],
     streams: Mapping[str, Stream],
@@ -89,20 +120,8 @@ def camera_gyro(
         if "angular_velocity" not in streams[name].fields or motion.angular is None:
             continue
         for camera_name, camera in cameras.items():
-            if not moves(motion.angular, MIN_TURN_RAD_S):
-                estimates = [abstain("camera_gyro", f"{name} does not turn")]
-            else:
-                turn = camera.signal(camera.rotation)
-                estimates = [
-                    correlate(
-                        motion.angular,
-                        turn,
-                        method="camera_gyro",
-                        score="rotation",
-                        config=config,
-                    )
-                ]
-            yield Candidate(name, camera_name, "camera_gyro", tuple(estimates))
+            estimate = camera_rotation(motion, camera, config, "camera_gyro")
+            yield Candidate(name, camera_name, "camera_gyro", (estimate,))
 
 
 def camera_camera(
@@ -119,14 +138,12 @@ def camera_camera(
     """
     for a, b in list(combinations(cameras, 2))[:max_pairs]:
         left, right = cameras[a], cameras[b]
-        found = [
-            correlate(
-                left.signal(left.speed),
-                right.signal(right.speed),
-                method="camera_camera",
-                config=replace(config, floor_sigma_s=CAMERA_FLOOR_S),
-            )
-        ]
+        if left.heading is not None or right.heading is not None:
+            found = [abstain("camera_camera", DRIVEN)]
+        else:
+            pair = replace(config, floor_sigma_s=PAIR_FLOOR_S)
+            speeds = left.signal(left.speed), right.signal(right.speed)
+            found = [correlate(*speeds, method="camera_camera", config=pair)]
         if a in against and b in against:
             (offset_a, sigma_a), (offset_b, sigma_b) = against[a], against[b]
             sigma = float(np.hypot(sigma_a, sigma_b))

@@ -55,7 +55,7 @@ def section(
         _pairs(ledger),
         _figures("Correlation", _correlations(ledger)),
         "<h3>Stamps</h3>",
-        _raster(episode),
+        _raster(episode, ledger),
         _figures("Intervals (minus the period)", _jitter(episode)),
         _figures("Latency over time (least, median, most)", _latency(episode)),
         _figures("Residuals", _residuals(episode)),
@@ -144,19 +144,18 @@ def _correlations(ledger: Ledger) -> list[tuple[str, str]]:
     return out
 
 
-def _raster(episode: Episode) -> str:
+def _raster(episode: Episode, ledger: Ledger) -> str:
+    """Samples of every stream, and the gaps that the ledger names."""
     if episode.start_ns is None or episode.end_ns is None:
         return ""
+    places = {s.name: s.facts["sensor"].get("places", {}) for s in ledger.streams}
     rows = []
     for name, stream in episode.streams.items():
         if not len(stream):
             continue
-        since = (stream.stamp_ns - episode.start_ns) / 1e9
-        step = np.diff(since)
-        period = float(np.median(step)) if len(step) else 0.0
-        steady = len(step) > 4 and np.median(np.abs(step - period)) < 0.5 * period
-        long = np.flatnonzero(step > 1.5 * period) if steady else np.empty(0, int)
-        rows.append((name, since, np.stack([since[long], since[long + 1]], axis=1)))
+        gaps = [(p["stamp_ns"], p["end_ns"]) for p in places.get(name, {}).get("gaps", ())]
+        spans = (np.array(gaps, np.int64).reshape(-1, 2) - episode.start_ns) / 1e9
+        rows.append((name, (stream.stamp_ns - episode.start_ns) / 1e9, spans))
     return raster_plot(rows, (episode.end_ns - episode.start_ns) / 1e9)
 
 
