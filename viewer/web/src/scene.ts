@@ -241,14 +241,19 @@ export class ScenePanel implements Panel {
     return this.session.cameraStreams().some((s) => this.session.sensorOf(s)?.frame_id === this.frame);
   }
 
+  // Whether a frame gets somewhere in the course of the episode.
+  private drives(frame: string): boolean {
+    const [start, middle, end] = [0, 0.5, 1].map((w) => this.pose(frame, w * this.session.clock.duration)?.p);
+    return !!start && [middle, end].some((p) => p && Math.hypot(...sub(p, start)) > 0.5);
+  }
+
   // From behind and above whatever there is.
   private placeCamera(boxes: SceneBox[]): void {
     if (!this.clouds.every((c) => c.settled(this.session.clock.t))) return;
     this.camera.up.set(0, this.optical() ? -1 : 0, this.optical() ? 0 : 1);
     this.controls.object = this.camera;
-    // Behind a vehicle; what stands still is looked at as a whole.
-    const drives = this.session.streams.some((s) => s.moves);
-    const sweep = drives ? this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length) : undefined;
+    // Behind a vehicle; where the sensor stands still everything is looked at as a whole.
+    const sweep = this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length && this.drives(c.frame));
     const sensor = sweep && this.pose(sweep.frame, 0);
     if (sensor) {
       const back = qRotate(sensor.q, [-14, 0, 0]);
