@@ -295,16 +295,29 @@ def row(name: str, cases: Sequence[Case], method: Method, labelled: bool) -> flo
     return b["boundary_f1@250ms"].value
 
 
-def report(title: str, cases: Sequence[Case], with_online: bool) -> None:
+def report(
+    title: str, cases: Sequence[Case], with_online: bool, with_baselines: bool = True
+) -> None:
     """Print the table of one set."""
     print(f"\n### {title}: {len(cases)} episodes, {sum(len(c.phases) for c in cases)} phases\n")
     print(
         "| method | boundary F1@100 ms | boundary F1@250 ms | signed error | F1@50, labels ignored "
         "| F1@50 | edit | frame accuracy | ms per episode |\n|---|---|---|---|---|---|---|---|---|"
     )
-    hands = len(cases[0].inputs.effectors)
+    if with_baselines:
+        baselines(cases)
+    row("mmdata, no grammar", cases, lambda c: segment_inputs(c.inputs, "none").intervals(), False)
+    row("mmdata, grammar chosen", cases, lambda c: segment_inputs(c.inputs).intervals(), True)
+    if with_online and len(cases[0].inputs.effectors) == 1:
+        row("mmdata online, lag 0.4 s", cases, online, True)
+    if any(c.contacts for c in cases):
+        _onsets(cases)
+
+
+def baselines(cases: Sequence[Case]) -> None:
+    """The rows of the other methods."""
     row("uniform, number known", cases, uniform, False)
-    if hands:
+    if cases[0].inputs.effectors:
         row("PerAct keyframes, 100 Hz", cases, lambda c: peract(c, 100.0), False)
         row("PerAct keyframes, 20 Hz", cases, lambda c: peract(c, 20.0), False)
         bounds = (0.005, 0.01, 0.02, 0.04)
@@ -313,12 +326,6 @@ def report(title: str, cases: Sequence[Case], with_online: bool) -> None:
     for model in ("l2", "rbf"):
         _pelt_row(model, cases)
     row("KernelCPD rbf, number known", cases, kernel_cpd, False)
-    row("mmdata, no grammar", cases, lambda c: segment_inputs(c.inputs, "none").intervals(), False)
-    row("mmdata, grammar chosen", cases, lambda c: segment_inputs(c.inputs).intervals(), True)
-    if with_online and hands == 1:
-        row("mmdata online, lag 0.4 s", cases, online, True)
-    if any(c.contacts for c in cases):
-        _onsets(cases)
 
 
 def _onsets(cases: Sequence[Case]) -> None:
@@ -339,7 +346,7 @@ def _onsets(cases: Sequence[Case]) -> None:
     )
 
 
-def teleop(count: int) -> None:
+def teleop(count: int, with_baselines: bool) -> None:
     """Two hands as people move them: unnamed segments beside baselines, and a fitted model."""
     for title, joints, rate_hz in (("poses, 30 Hz", False, 30.0), ("joints, 50 Hz", True, 50.0)):
         cases = [
@@ -348,7 +355,7 @@ def teleop(count: int) -> None:
         ]
         known = [teleoperated(i, rate_hz=rate_hz, joints=joints) for i in range(TAUGHT)]
         model = fit([(t.inputs, t.phases) for t in known])
-        report(f"teleoperated, {title}", cases, False)
+        report(f"teleoperated, {title}", cases, False, with_baselines)
         row(
             f"mmdata, model of {TAUGHT} episodes",
             cases,
@@ -431,14 +438,16 @@ def main() -> None:
     parser.add_argument("--sets", default="all", help="comma-separated names, or all")
     parser.add_argument("--logs", type=Path, help="folder of converted episodes with truth")
     parser.add_argument("--no-online", action="store_true")
+    parser.add_argument("--no-baselines", action="store_true", help="only mmdata's own rows")
     args = parser.parse_args()
     count = args.episodes_per_set
+    others, tracked = not args.no_baselines, not args.no_online
     jobs: dict[str, Callable[[], None]] = {
-        family: lambda f=family: report(f, scripted(f, count), not args.no_online)  # type: ignore[misc]
+        family: lambda f=family: report(f, scripted(f, count), tracked, others)  # type: ignore[misc]
         for family in FAMILIES
     }
-    jobs["simulated"] = lambda: report("simulated", simulated(count), not args.no_online)
-    jobs["teleoperated"] = lambda: teleop(count)
+    jobs["simulated"] = lambda: report("simulated", simulated(count), tracked, others)
+    jobs["teleoperated"] = lambda: teleop(count, others)
     jobs["rates"] = lambda: rates(max(4, count // 2))
     jobs["carried"] = lambda: carried(2 * count)
     jobs["speed"] = speed
@@ -448,7 +457,7 @@ def main() -> None:
             parser.error(f"no set {name}; there are {', '.join(jobs)}")
         jobs[name]()
     if args.logs is not None:
-        report("logs", logged(args.logs), not args.no_online)
+        report("logs", logged(args.logs), tracked, others)
 
 
 if __name__ == "__main__":
