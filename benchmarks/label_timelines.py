@@ -38,7 +38,7 @@ RULES_OF = {
 #: seeds, and a hand's error in placing a boundary (seconds).
 SPLITS = {
     "tune": (range(100, 140), (0.05, 0.08)),
-    "held": (range(7000, 7100), (0.04, 0.065, 0.09)),
+    "held": (range(7000, 7040), (0.04, 0.065, 0.09)),
 }
 SIZES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 

@@ -112,7 +112,7 @@ def _of_finding(
         raise ValueError(f"finding of unknown severity {severity!r}")
     episode = str(finding.get("episode_id", ""))
     annotation, layer = finding.get("annotation_id"), finding.get("layer")
-    details = finding.get("details") or ()
+    details: Sequence[Mapping[str, Any]] = finding.get("details") or ()
     if annotation is None and 1 <= len(details) <= 2:
         # More places than the two sides of a comparison are those of a cause behind many.
         annotation = next(iter(details[0].get("annotation_ids", ())), None)

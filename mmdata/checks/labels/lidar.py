@@ -413,7 +413,7 @@ def _before(seen: Seen, k: int, boxes: Boxes3D) -> Ints:
     meets = (rect[:, :2] < mine[2:]).all(axis=1) & (mine[:2] < rect[:, 2:]).all(axis=1)
     thing = boxes.thing[boxes.track[seen.row[rows]]]
     other = thing != boxes.thing[boxes.track[seen.row[k]]]
-    return rows[meets & other & (seen.range_m[rows] < seen.range_m[k])]
+    return np.asarray(rows[meets & other & (seen.range_m[rows] < seen.range_m[k])])
 
 
 def _outside(points: Floats, center: Floats, size: Floats, turned: Floats) -> int:
