@@ -72,6 +72,8 @@ def _kept_file(dataset: EpisodeDataset, spec: SampleSpec) -> Path | None:
     folders = {f.path.rpartition("/")[0] for f in dataset.episodes if not is_remote(f.path)}
     if len(folders) != 1 or spec.filters.phase is not None:
         return None
-    contents = "".join(f"{f.path}:{f.content}\n" for f in dataset.episodes)
+    names = (f.path.rpartition("/")[2] for f in dataset.episodes)  # wherever the folder lies
+    pairs = zip(names, dataset.episodes, strict=True)
+    contents = "".join(f"{name}:{f.content}\n" for name, f in pairs)
     name = hashlib.sha256(f"{spec.digest}\n{contents}".encode()).hexdigest()[:16]
     return Path(folders.pop()) / f"mmdata-counts.{name}.json"
