@@ -28,6 +28,9 @@ CAMERA_FLOOR_S = 0.003
 DRIVEN_FLOOR_S = 0.008
 """A driven camera takes its lever arm about the axle for rotation, which limits its offset."""
 
+DRIVE_M_S = 2.0
+"""Slower than this is a hand, whose camera sees its speed."""
+
 PAIR_FLOOR_S = 0.006
 """Two views of one motion are related, not proportional."""
 
@@ -53,7 +56,8 @@ def camera_pairs(
                 estimate = abstain("camera_flow", f"{source} does not move")
                 yield Candidate(source, name, "camera_motion", (estimate,))
                 continue
-            if camera.heading is not None:
+            linear = motions[source].linear
+            if camera.heading is not None and linear is not None and moves(linear, DRIVE_M_S):
                 found = [abstain("camera_flow", DRIVEN)]
                 if motions[source].angular is not None:
                     found.append(camera_rotation(motions[source], camera, config))
