@@ -108,7 +108,14 @@ def _summary(handle: FileHandle, file: h5py.File) -> Summary:
 
 def check_format(file: h5py.File, path: str | Path) -> None:
     """Raise FormatError unless this is a finished episode this version can read."""
-    if layout.from_attr(file.attrs.get("format")) != layout.FORMAT:
+    try:
+        form = layout.from_attr(file.attrs.get("format"))
+    except (KeyError, OSError, RuntimeError) as error:
+        # What a killed writer leaves may lack even the root group's header.
+        raise FormatError(
+            f"{path} is damaged, or its writer was killed: `mmdata recover {path}` ({error})"
+        ) from error
+    if form != layout.FORMAT:
         raise FormatError(f"{path} is an HDF5 file but not an mmdata episode (no format attribute)")
     if layout.from_attr(file.attrs.get("status")) == "recording":
         raise FormatError(

@@ -47,6 +47,6 @@ def test_commands_of_the_pages_exist() -> None:
     group = app.registered_groups[0].typer_instance
     assert group is not None
     known = {c.name or getattr(c.callback, "__name__", "") for c in group.registered_commands}
-    shown = set(re.findall(r"mmdata annotations ([a-z]+)", WORKFLOW + AGREEMENT))
+    shown = set(re.findall(r"mmdata annotations ([a-z-]+)", WORKFLOW + AGREEMENT))
     assert shown <= known
     assert known <= shown
