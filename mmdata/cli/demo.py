@@ -16,6 +16,9 @@ from mmdata.cli.common import (
     table,
 )
 
+#: What is done in the demo, kept in its episode as `mmdata convert --task` would.
+TASK = "pick up the cube and place it"
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -36,6 +39,7 @@ def demo(
         import shutil
 
         from mmdata import open_episode
+        from mmdata.config import ConvertConfig
         from mmdata.conversion.job import convert_source
         from mmdata.conversion.sources import find_sources
         from mmdata.simulate import pick_place, write_mcap, write_truth
@@ -55,7 +59,8 @@ def demo(
         write_truth(truth, simulated)
         size = sum(f.stat().st_size for f in log.iterdir())
         say(f"wrote the log {log} ({human_bytes(size)}), its truth {truth.name}")
-        result = convert_source(find_sources([log]).sources[0], out, overwrite=True)
+        config = ConvertConfig.model_validate({"metadata": {"task": TASK}})
+        result = convert_source(find_sources([log]).sources[0], out, config, overwrite=True)
         episode = result.episodes[0]
         say(f"converted in {result.seconds:.2f} s")
         verified = verify_episode(episode.path)

@@ -120,6 +120,9 @@ def test_demo(tmp_path: Path) -> None:
     assert document["ok"]
     assert Path(document["episode"]).exists()
     assert Path(document["truth"]).exists()
+    phases = run_json("segment", document["episode"])["episodes"][0]["phases"]
+    assert {"grasp", "lift", "transport", "lower", "release"} <= {p["label"] for p in phases}
+    assert "insert" not in {p["label"] for p in phases}
     assert {s["kind"] for s in document["streams"].values()} >= {
         "image", "sweep", "signal", "tactile", "audio",
     }  # fmt: skip
