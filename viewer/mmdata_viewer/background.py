@@ -38,9 +38,7 @@ class Background:
             if self._pool is None:
                 # spawn: a fork would copy the threads' locks and the open HDF5 files.
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(
-                    1, mp_context=context, initializer=_end_with_parent
-                )
+                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
             pool = self._pool
         try:
             return pool.submit(function, *arguments).result()
@@ -62,8 +60,16 @@ class Background:
                 self._pool = None
 
 
-def _end_with_parent() -> None:
-    """End this worker with the server, however that ends: it would wait for work for ever."""
+def _begin() -> None:
+    """Give way to whatever shows frames, and end with the server.
+
+    However the server ends, this worker would else wait for work for ever.
+    """
+    import cv2
+
+    if hasattr(os, "nice"):
+        os.nice(15)
+    cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

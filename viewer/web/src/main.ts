@@ -21,6 +21,8 @@ import { TimelinePanel } from "./timeline";
 import type { Finding, Manifest, Phase, Taxonomy } from "./types";
 
 const MOST_TOASTS = 3;
+// The longest that a scene drawn in software waits for the pictures.
+const SCENE_WAITS_MS = 250;
 const query = new URLSearchParams(location.search);
 
 function userName(): string {
@@ -200,10 +202,14 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   };
 
   listen(session, timeline, actions);
+  let drawn = 0;
   const frame = (now: number) => {
     clock.tick(now);
     if (sound.waveform) timeline.waveform = sound.waveform;
-    for (const panel of panels) panel.update();
+    // Without a GPU, points take longer to draw than pictures to decode: pictures come first.
+    const later = scene.software && !cameras.settled() && now - drawn < SCENE_WAITS_MS;
+    if (!later) drawn = now;
+    for (const panel of panels) if (panel !== scene || !later) panel.update();
     bar.update();
     writeAddress(now);
     requestAnimationFrame(frame);
