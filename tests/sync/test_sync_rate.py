@@ -1,10 +1,14 @@
 """Rates that change, and samples that are missing rather than late or wrongly stamped."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdata.store import EpisodeWriter, open_episode
+from mmdata.sync.assess import assess
 from mmdata.sync.health import stamp_health
 from mmdata.sync.rate import rate_spans
 
@@ -138,3 +142,16 @@ def test_jitter_rarely_passes_for_loss(share: float) -> None:
         for seed in range(20)
     ]
     assert np.mean(counted) < 1.0
+
+
+@pytest.mark.parametrize(("period_ns", "count"), [(5_122_929, 1331), (39_503_155, 811)])
+def test_computed_stamps_have_a_rate(tmp_path: Path, period_ns: int, count: int) -> None:
+    """A line fits them to less than rounding, which must not leave it without a sample."""
+    with EpisodeWriter(tmp_path / "e.h5") as writer:
+        for name, period in (("a", period_ns), ("b", period_ns + period_ns // 50_000)):
+            at = START + np.arange(count) * period
+            writer.append(name, at, {"x": np.sin(at / 1e8)})
+    with open_episode(tmp_path / "e.h5") as episode:
+        ledger = assess(episode, content=False)
+    (pair,) = [p for p in ledger.pairs if p.kind == "lockstep"]
+    assert abs(pair.skew_ppm) == pytest.approx(20, abs=0.1)
