@@ -118,7 +118,7 @@ class Resident(io.RawIOBase):
             self._missed.block = None
             try:
                 result = operation()
-            except Exception:
+            except Exception:  # a missing read makes HDF5 fail in whatever way it likes
                 if self._missed.block is None:
                     raise
             else:
