@@ -1,14 +1,18 @@
-"""What the viewer's page does in a headless browser: seeks, playing, plots, points.
+"""What the viewer's page does in a headless browser: seeks, plots, points.
 
-    python benchmarks/viewer.py [EPISODE.h5]
+    python benchmarks/viewer.py [EPISODE.h5] [--runs 3] [--parts seeks points signals]
 
 Without an episode a demo drive with three cameras is made. Needs Debian's chromium and the Python
 package playwright. The browser renders in software here unless the machine has a GPU, which the
 table says; numbers of points per second then speak of the CPU.
+
+A seek is over ("shown") when every camera has the right frame on its canvas, and "painted" when the
+browser has painted the page with it. Every run has a server, a browser tab and seeks of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -22,18 +26,19 @@ sys.path.insert(0, str(TESTS))
 
 SEEKS = """async ([times]) => {
   const { session, cameras } = window.mmdata; const out = [];
+  const painted = () => new Promise((r) => requestAnimationFrame(() => setTimeout(r, 0)));
   for (const t of times) {
     const start = performance.now();
     session.clock.seek(t);
-    for (const tile of cameras.tiles) tile.update();
-    while (!cameras.settled()) {
-      await new Promise((r) => setTimeout(r, 0));
-      for (const tile of cameras.tiles) tile.update();
-    }
-    out.push(performance.now() - start);
+    while (!cameras.settled()) await new Promise((r) => setTimeout(r, 0));
+    const shown = performance.now() - start;
+    await painted();
+    out.push([shown, performance.now() - start]);
     await new Promise((r) => setTimeout(r, 5));
   }
   return out; }"""
+CHECKED = """() => performance.getEntriesByType('resource')
+  .some((e) => /api.e.[^/]*.findings/.test(e.name) && e.responseEnd > 0)"""
 ZOOMS = """async ([count, duration]) => {
   const { session } = window.mmdata; const out = [], script = [];
   let last = performance.now();
@@ -72,27 +77,31 @@ def load() -> str:
 
 
 def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("episode", nargs="?", type=Path)
+    parser.add_argument("--runs", type=int, default=3, help="of 200 seeks each, per layout")
+    parts = ("seeks", "points", "signals")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    options = parser.parse_args(arguments)
     from chromium import Chromium
     from make_episode import write_drive
     from playwright.sync_api import sync_playwright
-    from viewer_helpers import Server
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         root = Path(folder)
-        if arguments:
-            (root / "episode.h5").symlink_to(Path(arguments[0]).resolve())
-            root = Path(arguments[0]).resolve().parent
-            name = Path(arguments[0]).name
+        if options.episode:
+            root, name = options.episode.resolve().parent, options.episode.name
         else:
-            write_drive(root / "drive.h5", seconds=20.0)
-            name = "drive.h5"
-        long_signal(Path(folder) / "hour.h5")
+            name = write_drive(root / "drive.h5", seconds=20.0).name
         browser = Chromium(playwright)
         try:
-            with Server(root) as server:
-                pictures(browser, server, name)
-            with Server(Path(folder)) as server:
-                signals(browser, server)
+            if "seeks" in options.parts:
+                seeks(browser, root, name, options.runs)
+            if "points" in options.parts:
+                renders(browser, root, name)
+            if "signals" in options.parts:
+                long_signal(Path(folder) / "hour.h5")
+                signals(browser, Path(folder))
         finally:
             browser.close()
 
@@ -104,34 +113,65 @@ def tab(browser: Any, server: Any, name: str, user: str) -> Any:
     return Page(context.new_page()).open(f"{server.url}?ep={name}&user={user}")
 
 
-def pictures(browser: Any, server: Any, name: str) -> None:
-    """Seeks with the cameras alone and with all panels; renders of clouds of three sizes."""
-    hidden = ["scene", "signals", "timeline", "sidebar", "tactile"]
-    server.ask("/api/preferences", {"hidden": hidden}, method="PUT", user="bare")
-    rng = np.random.default_rng(0)
-    for user, what in (("bare", "cameras alone"), ("all", "all panels")):
-        page = tab(browser, server, name, user)
-        duration = page.run("() => window.mmdata.session.clock.duration")
-        count = page.run("() => window.mmdata.cameras.tiles.length")
-        took = page.run(SEEKS, [rng.integers(0, duration, 200).tolist()])
-        print(f"seek to shown, {count} cameras, {what:14s} {percentiles(took)}  ({load()})")
-        if user == "bare":
-            page.page.context.close()
-    software = page.run("() => window.mmdata.scene.software")
-    for budget in (50_000, 200_000, 1_000_000):
-        took = points(page, budget)
-        print(f"render {took[0]:9,.0f} points  {percentiles(took[1:])}  software: {software}")
-    page.page.context.close()
+def seeks(browser: Any, root: Path, name: str, runs: int) -> None:
+    """Random seeks with the cameras alone and with all panels, once the checks are done; then with
+    all panels while they run."""
+    layouts = {
+        "cameras alone": ["scene", "signals", "timeline", "sidebar", "tactile"],
+        "all panels": [],
+        "all panels, while checks run": [],
+    }
+    for layout, hidden in layouts.items():
+        tails: list[Any] = []
+        for run in range(runs if hidden or layout == "all panels" else 1):
+            times = np.random.default_rng(run)
+            with server_of(root) as server:
+                server.ask("/api/preferences", {"hidden": hidden}, method="PUT", user="bench")
+                page = tab(browser, server, name, "bench")
+                if "checks" not in layout:
+                    page.wait(CHECKED, seconds=120)
+                duration = page.run("() => window.mmdata.session.clock.duration")
+                count = page.run("() => window.mmdata.cameras.tiles.length")
+                took = np.array(page.run(SEEKS, [times.integers(0, duration, 200).tolist()]))
+                page.page.context.close()
+            what = f"seek, {count} cameras, {layout}"
+            print(f"{what:46s} shown {percentiles(took[:, 0])}  ({load()})")
+            print(f"{'':46s} painted {percentiles(took[:, 1])}")
+            tails.append(np.percentile(took, 95, axis=0))
+        for k, when in enumerate(("shown", "painted")):
+            p95 = [tail[k] for tail in tails]
+            spread = f"{min(p95):.0f} to {max(p95):.0f}"
+            print(f"    p95 of {len(p95)} runs, {when}: median {np.median(p95):.0f}, {spread} ms")
 
 
-def signals(browser: Any, server: Any) -> None:
+def renders(browser: Any, root: Path, name: str) -> None:
+    """Renders of clouds of three sizes."""
+    with server_of(root) as server:
+        page = tab(browser, server, name, "all")
+        software = page.run("() => window.mmdata.scene.software")
+        for budget in (50_000, 200_000, 1_000_000):
+            took = points(page, budget)
+            print(f"render {took[0]:9,.0f} points  {percentiles(took[1:])}  software: {software}")
+        page.page.context.close()
+
+
+def signals(browser: Any, root: Path) -> None:
     """Panning and zooming one hour at 1 kHz."""
-    page = tab(browser, server, "hour.h5", "all")
-    duration = page.run("() => window.mmdata.session.clock.duration")
-    page.run(ZOOMS, [60, duration])
-    took, script = page.run(ZOOMS, [240, duration])
-    print(f"1 h at 1 kHz, 6 channels, pan and zoom: frame {percentiles(took)}  ({load()})")
-    print(f"    of which the page's own work: {percentiles(script)}")
+    with server_of(root) as server:
+        page = tab(browser, server, "hour.h5", "all")
+        duration = page.run("() => window.mmdata.session.clock.duration")
+        page.run(ZOOMS, [60, duration])
+        took, script = page.run(ZOOMS, [240, duration])
+        print(f"1 h at 1 kHz, 6 channels, pan and zoom: frame {percentiles(took)}  ({load()})")
+        print(f"    of which the page's own work: {percentiles(script)}")
+        page.page.context.close()
+
+
+def server_of(root: Path) -> Any:
+    """A server on a folder, with a state of its own."""
+    from viewer_helpers import Server
+
+    return Server(root)
 
 
 def points(page: Any, budget: int) -> list[Any]:

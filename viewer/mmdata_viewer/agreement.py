@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from mmdata.geometry import quat_angle
+from mmdata.quality.agreement import kappa_of
+from mmdata.quality.intervals import Interval, boundaries, f1, instant_counts
 from mmdata_schema import Layer, Phase, Track3D
 
 BOUNDARY_NS = 100_000_000
@@ -24,9 +26,10 @@ def agreement(a: Layer, b: Layer) -> dict[str, Any]:
 
     Per tier: `time_agreement`, the share of the time covered by either layer in which both have the
     same label; `kappa`, Cohen's kappa of the labels over that time (no label counts as a label);
-    `boundary_f1`, boundaries of one label change within 0.1 s of each other, matched one to one.
-    Tracks are compared at the stamps both have, matched by nearest centre: median centre distance
-    and rotation. Absent where there is nothing to compare.
+    `boundary_f1`, inner boundaries within 0.1 s of each other, matched one to one, as
+    `mmdata annotations agreement` counts them. None where a number is not defined. Tracks are
+    compared at the stamps both have, matched by nearest centre: median centre distance and
+    rotation. Absent where there is nothing to compare.
     """
     tiers, differences = {}, []
     names = sorted({p.tier for p in (*a.phases, *b.phases)})
@@ -52,21 +55,17 @@ def _label_at(phases: list[Phase], stamp_ns: int) -> Phase | None:
 
 def _tier(a: list[Phase], b: list[Phase]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     cuts = sorted({t for p in (*a, *b) for t in (p.start_ns, p.end_ns)})
-    total = same = 0
-    share_a: dict[str, int] = {}
-    share_b: dict[str, int] = {}
+    labels = ["", *sorted({p.label for p in (*a, *b)})]
+    place = {label: i for i, label in enumerate(labels)}
+    shared_ns = np.zeros((len(labels), len(labels)))
     differences: list[dict[str, Any]] = []
     for start, end in pairwise(cuts):
         pa, pb = _label_at(a, start), _label_at(b, start)
         if pa is None and pb is None:
             continue
         la, lb = pa.label if pa else "", pb.label if pb else ""
-        total += end - start
-        share_a[la] = share_a.get(la, 0) + end - start
-        share_b[lb] = share_b.get(lb, 0) + end - start
-        if la == lb:
-            same += end - start
-        elif end - start > BOUNDARY_NS:
+        shared_ns[place[la], place[lb]] += end - start
+        if la != lb and end - start > BOUNDARY_NS:
             differences.append(
                 {
                     "kind": "phase",
@@ -78,26 +77,21 @@ def _tier(a: list[Phase], b: list[Phase]) -> tuple[dict[str, Any], list[dict[str
                     "b_id": pb.id if pb else None,
                 }
             )
-    by_chance = sum(share_a.get(x, 0) * share_b.get(x, 0) for x in share_a) / (total or 1) ** 2
-    observed = same / (total or 1)
+    ours, theirs = (
+        boundaries([Interval(p.label, p.start_ns, p.end_ns) for p in side]) for side in (a, b)
+    )
     return {
-        "time_agreement": observed,
-        "kappa": (observed - by_chance) / (1 - by_chance) if by_chance < 1 else 1.0,
-        "boundary_f1": _boundary_f1([p.start_ns for p in a], [p.start_ns for p in b]),
+        "time_agreement": float(np.trace(shared_ns) / (shared_ns.sum() or 1)),
+        "kappa": _defined(kappa_of(shared_ns)),
+        "boundary_f1": _defined(f1(instant_counts(ours, theirs, BOUNDARY_NS))),
         "count_a": len(a),
         "count_b": len(b),
     }, differences
 
 
-def _boundary_f1(a: list[int], b: list[int]) -> float:
-    """F1 of matching sorted instants one to one, each to the nearest free one in reach."""
-    free, hits = list(b), 0
-    for stamp in a:
-        near = min(free, key=lambda other: abs(other - stamp), default=None)
-        if near is not None and abs(near - stamp) <= BOUNDARY_NS:
-            free.remove(near)
-            hits += 1
-    return 2 * hits / (len(a) + len(b)) if a or b else 1.0
+def _defined(value: float) -> float | None:
+    """A number for JSON, which has none that is not defined."""
+    return value if np.isfinite(value) else None
 
 
 def _tracks(

@@ -12,13 +12,14 @@ from starlette.routing import Route
 
 from mmdata import Kind
 from mmdata_viewer import media, points
-from mmdata_viewer.errors import BadRequestError, NotThereError
+from mmdata_viewer.errors import BadRequestError, NotThereError, describe
 from mmdata_viewer.manifest import manifest
 from mmdata_viewer.opened import Opened, Pool
 from mmdata_viewer.pyramid import Pyramid
 
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 MOST_VALUES = 4_000_000
+MOST_PICTURES = 64
 _MOST_TEXT_BYTES = 4 << 20
 
 
@@ -34,8 +35,7 @@ class DataApi:
             Route("/api/episodes", self.episodes),
             Route(e, self.manifest),
             Route(e + "/stamps/{stream}", self.stamps),
-            Route(e + "/frame/{stream}/{i:int}", self.frame),
-            Route(e + "/packets/{stream}/{i:int}", self.packets),
+            Route(e + "/pictures", self.pictures),
             Route(e + "/points/{stream}/{i:int}", self.points),
             Route(e + "/pyramid/{stream}/{field}", self.pyramid),
             Route(e + "/pyramid/{stream}/{field}/{level:int}/{tile:int}", self.tile),
@@ -63,14 +63,30 @@ class DataApi:
             stamps = stream.stamp_ns - opened.start_ns
             return _binary(request, opened, stamps.astype("<f8").tobytes())
 
-    def frame(self, request: Request) -> Response:
-        with self._stream(request) as (opened, stream):
-            data, kind = media.image_bytes(stream, request.path_params["i"])
-            return _binary(request, opened, data, kind)
+    def pictures(self, request: Request) -> Response:
+        """Samples of several image streams at once: one request costs a browser as much as one.
 
-    def packets(self, request: Request) -> Response:
-        with self._stream(request) as (opened, stream):
-            return _binary(request, opened, media.packet_group(stream, request.path_params["i"]))
+        `?frame=STREAM/i` asks for an image, `?packets=STREAM/i` for what a video decoder needs to
+        make one. In the order asked, little-endian: u32 status as of HTTP, u32 length, then the
+        bytes; of a sample that cannot be had, what is wrong with it.
+        """
+        asked = request.query_params.multi_items()
+        if len(asked) > MOST_PICTURES:
+            raise BadRequestError(f"at most {MOST_PICTURES} pictures at once")
+        parts = []
+        with self.pool.use(request.path_params["key"]) as opened:
+            for what, name in asked:
+                if what == "v":
+                    continue
+                status, data = 200, b""
+                try:
+                    data = _picture(opened, what, name)
+                except Exception as error:  # files may be damaged anywhere: see app._damaged
+                    status, text = describe(error)
+                    data = text.encode()
+                parts += [struct.pack("<II", status, len(data)), data]
+            headers = {"cache-control": "no-store"}  # the page keeps what it decoded
+            return Response(b"".join(parts), media_type="application/octet-stream", headers=headers)
 
     def points(self, request: Request) -> Response:
         budget = _number(request, "budget", 1_000_000)
@@ -174,6 +190,21 @@ class _Use:
 
     def __exit__(self, *error: Any) -> None:
         self._context.__exit__(*error)
+
+
+def _picture(opened: Opened, what: str, name: str) -> bytes:
+    """What `frame=STREAM/i` or `packets=STREAM/i` asks for."""
+    stream_name, _, number = name.rpartition("/")
+    if not number.isdigit() or len(number) > 15:
+        raise BadRequestError(f"{name!r} is not STREAM/number")
+    stream, i = opened.stream(stream_name), int(number)
+    if what == "frame":
+        return media.image_bytes(stream, i)
+    if what != "packets":
+        raise BadRequestError(f"{what!r} is neither frame nor packets")
+    if stream_name not in opened.packets:
+        opened.packets[stream_name] = media.PacketOrder(stream)
+    return media.packet_group(stream, i, opened.packets[stream_name])
 
 
 def _number(request: Request, name: str, default: int) -> int:

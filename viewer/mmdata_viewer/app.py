@@ -19,7 +19,7 @@ from mmdata_viewer.api_data import DataApi
 from mmdata_viewer.api_labels import LabelApi
 from mmdata_viewer.background import Background
 from mmdata_viewer.catalog import Catalog
-from mmdata_viewer.errors import ViewerError
+from mmdata_viewer.errors import ViewerError, describe
 from mmdata_viewer.hub import Hub
 from mmdata_viewer.journal import Journal
 from mmdata_viewer.opened import Pool
@@ -86,9 +86,9 @@ async def _page(request: Request) -> Response:
 
 
 async def _known_error(request: Request, error: Exception) -> Response:
-    status = error.status if isinstance(error, ViewerError) else 422
+    status, text = describe(error)
     facts = error.facts if isinstance(error, ViewerError) else {}
-    return JSONResponse({"error": str(error), **facts}, status)
+    return JSONResponse({"error": text, **facts}, status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -97,8 +97,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _damaged(request: Request, error: Exception) -> Response:
-    """Anything can come out of HDF5 and the decoders when a file is damaged or hostile; the page
-    then says so, and the server goes on."""
+    """A damaged or hostile file: the page says so, and the server goes on."""
     log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    text = f"{type(error).__name__}: {error}"[:500]
-    return JSONResponse({"error": f"this part of the episode cannot be read ({text})"}, 500)
+    status, text = describe(error)
+    return JSONResponse({"error": text}, status)

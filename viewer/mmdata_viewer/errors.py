@@ -37,3 +37,14 @@ class RefusedError(ViewerError):
     """Not allowed for this user or in this state."""
 
     status = 403
+
+
+def describe(error: Exception) -> tuple[int, str]:
+    """HTTP status of an exception and what to say of it.
+
+    Anything can come out of HDF5 and the decoders when a file is damaged or hostile.
+    """
+    if isinstance(error, MmdataError):
+        return error.status if isinstance(error, ViewerError) else 422, str(error)
+    text = f"{type(error).__name__}: {error}"[:500]
+    return 500, f"this part of the episode cannot be read ({text})"

@@ -16,7 +16,7 @@ from mmdata_viewer.points import depth_unit_m
 
 MOST_PIXELS = 64_000_000
 MOST_AUDIO_BYTES = 256 << 20
-_PASSED_ON = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_PASSED_ON = ("jpeg", "png", "webp")
 
 
 def check_sample(stream: Stream, i: int) -> None:
@@ -25,23 +25,23 @@ def check_sample(stream: Stream, i: int) -> None:
         raise NotThereError(f"sample {i} of {stream.name!r}: there are {len(stream)}")
 
 
-def image_bytes(stream: Stream, i: int) -> tuple[bytes, str]:
-    """Sample i of an image or depth stream and its media type.
+def image_bytes(stream: Stream, i: int) -> bytes:
+    """Sample i of an image or depth stream as a file a browser decodes.
 
     JPEG, PNG and WebP go out as stored; anything else is decoded and sent as JPEG. Depth is sent
     as grey, near is bright, over its 1st to 99th percentile.
     """
     check_sample(stream, i)
     if stream.kind is Kind.DEPTH:
-        return encode_jpeg(depth_picture(stream, i)), "image/jpeg"
+        return encode_jpeg(depth_picture(stream, i))
     if stream.kind is not Kind.IMAGE:
         raise BadRequestError(f"stream {stream.name!r} ({stream.kind}) holds no images")
     encoding = stream.info.encoding or "raw"
     if encoding in _PASSED_ON:
         data = stream.encoded(i)
         if encoding != "png" or not _deep_png(data):
-            return data, _PASSED_ON[encoding]
-    return encode_jpeg(picture(stream, i)), "image/jpeg"
+            return data
+    return encode_jpeg(picture(stream, i))
 
 
 def picture(stream: Stream, i: int) -> NDArray[np.uint8]:
@@ -77,32 +77,43 @@ def _deep_png(data: bytes) -> bool:
     return len(data) > 24 and data[24] == 16
 
 
-def packet_group(stream: Stream, i: int) -> bytes:
+class PacketOrder:
+    """Where the packets of a video stream stand in decoding order.
+
+    order: (n,) sample of each packet; place: (n,) its inverse; starts: (g,) places of keyframes.
+    BadRequestError for streams that are no video.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        if stream.kind is not Kind.IMAGE or stream.info.encoding not in VIDEO_ENCODINGS:
+            raise BadRequestError(f"stream {stream.name!r} is no video")
+        self.keyframe = np.asarray(stream.arrays["keyframe"][:], bool)
+        recorded = stream.recorded
+        self.order = np.arange(len(stream)) if recorded is None else np.argsort(recorded)
+        self.place = np.argsort(self.order)
+        self.starts = np.flatnonzero(self.keyframe[self.order])
+
+
+def packet_group(stream: Stream, i: int, packets: PacketOrder) -> bytes:
     """The packets needed to show frame i of a video stream, and the rest of their group.
 
     In decoding order, from the keyframe at or before frame i up to the next keyframe.
     Little-endian: u32 count, per packet u32 sample, u32 is_keyframe, u32 length; then the bytes.
     """
     check_sample(stream, i)
-    if stream.kind is not Kind.IMAGE or stream.info.encoding not in VIDEO_ENCODINGS:
-        raise BadRequestError(f"stream {stream.name!r} is no video")
-    keyframe = np.asarray(stream.arrays["keyframe"][:], bool)
-    recorded = stream.recorded
-    order = np.arange(len(stream)) if recorded is None else np.argsort(recorded)
-    position = int(np.flatnonzero(order == i)[0])
-    starts = np.flatnonzero(keyframe[order])
-    before = int(np.searchsorted(starts, position, side="right")) - 1
+    starts, order = packets.starts, packets.order
+    before = int(np.searchsorted(starts, packets.place[i], side="right")) - 1
     if before < 0:
         raise NotThereError(f"frame {i} of {stream.name!r} has no keyframe before it")
     last = int(starts[before + 1]) if before + 1 < len(starts) else len(order)
-    samples = order[int(starts[before]) : last]
-    packets = [stream.encoded(int(s)) for s in samples]
-    head = [struct.pack("<I", len(packets))]
+    samples = order[int(starts[before]) : last].tolist()
+    data = [stream.encoded(s) for s in samples]
+    head = [struct.pack("<I", len(data))]
     head += [
-        struct.pack("<III", int(s), int(keyframe[s]), len(p))
-        for s, p in zip(samples, packets, strict=True)
+        struct.pack("<III", s, int(packets.keyframe[s]), len(p))
+        for s, p in zip(samples, data, strict=True)
     ]
-    return b"".join([*head, *packets])
+    return b"".join([*head, *data])
 
 
 def sample_rate_hz(stream: Stream) -> int:

@@ -14,6 +14,7 @@ from mmdata_viewer.frames import FrameGraph
 
 if TYPE_CHECKING:
     from mmdata_viewer.catalog import Catalog, Entry
+    from mmdata_viewer.media import PacketOrder
     from mmdata_viewer.pyramid import Pyramid
 
 _MOST_OPEN = 4
@@ -28,6 +29,7 @@ class Opened:
         self.lock = threading.RLock()
         self.pyramids: dict[tuple[str, str], Pyramid] = {}
         self.audio: dict[str, bytes] = {}
+        self.packets: dict[str, PacketOrder] = {}
         self.episode: Episode = open_episode(entry.path)
         self._frames: FrameGraph | None = None
 

@@ -8,7 +8,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = process.argv[2] ?? join(here, "..", "mmdata_viewer", "static");
 mkdirSync(out, { recursive: true });
 await build({
-  entryPoints: [join(here, "src", "main.ts"), join(here, "src", "style.css")],
+  entryPoints: [join(here, "src", "main.ts"), join(here, "src", "picturework.ts"), join(here, "src", "style.css")],
   outdir: out,
   bundle: true,
   minify: true,

@@ -2,8 +2,8 @@
 // the 3D boxes of all visible layers projected at that frame's exposure.
 
 import { type BoxDrag, startImageDrag } from "./imagedrag";
-import { colourOf, deviation, fit, h, theme } from "./dom";
-import { type FrameSource, openSource } from "./framesource";
+import { colourOf, deviation, fit, h, Size, theme } from "./dom";
+import { type FrameSource, Pictures } from "./framesource";
 import { Lens, type Pixel } from "./lens";
 import { apply, corners, EDGES, heading } from "./math";
 import type { Panel, Session } from "./session";
@@ -21,24 +21,31 @@ export class CameraTile {
   readonly frame: string;
   shown = -1;
   wanted = -1;
+  private readonly picture: CanvasRenderingContext2D;
   private readonly label: HTMLElement;
   private readonly delta: HTMLElement;
   private readonly stamps: Stamps;
-  private source: FrameSource | null = null;
+  private readonly source: FrameSource;
+  private readonly size: Size;
   private loading = -1;
   private failed = "";
+  private how = "";
+  private told = "";
   private drawnKey = "";
   private drag: BoxDrag | null = null;
 
   constructor(
     private readonly session: Session,
     readonly stream: StreamInfo,
+    pictures: Pictures,
   ) {
+    this.source = pictures.open(stream);
     this.stamps = session.stamps.get(stream.name)!;
     const sensor = session.sensorOf(stream);
     this.lens = sensor?.K && stream.kind === "image" ? new Lens(sensor) : null;
     this.frame = sensor?.frame_id ?? stream.frame_id ?? "";
     this.image = h("canvas", { class: "frame", width: 4, height: 3 });
+    this.picture = this.image.getContext("2d", { alpha: false })!;
     this.overlay = h("canvas", { class: "overlay" });
     this.label = h("span", { class: "name" }, stream.name);
     this.delta = h("span", { class: "delta", title: "frame stamp minus cursor" });
@@ -60,10 +67,7 @@ export class CameraTile {
       this.drag = startImageDrag(session, this, event);
     });
     this.element.addEventListener("dblclick", () => this.element.classList.toggle("large"));
-    openSource(session.api, stream).then((source) => {
-      this.source = source;
-      this.label.title = `${stream.encoding ?? stream.kind}, shown through ${source.how}`;
-    });
+    this.size = new Size(this.element);
   }
 
   // Stamp of the frame on screen; the cursor while there is none.
@@ -75,18 +79,21 @@ export class CameraTile {
     return this.shown === this.wanted || this.failed !== "" || !this.stamps.length;
   }
 
-  update(): void {
+  // Shows the frame of the cursor, or asks for it. Nothing here is slow or waits for a layout.
+  follow(): void {
     const { clock } = this.session;
     this.wanted = this.stamps.nearest(clock.t);
-    if (this.source && this.wanted >= 0 && this.wanted !== this.shown) {
+    if (this.wanted >= 0 && this.wanted !== this.shown) {
       const ready = this.source.peek(this.wanted);
       if (ready) this.show(this.wanted, ready);
       else if (this.loading < 0) this.load(this.wanted);
     }
-    if (clock.playing && this.source && this.wanted >= 0)
-      for (let k = 1; k <= PREFETCH; k++) this.source.prefetch(this.wanted + k);
-    const size = `${this.element.clientWidth}x${this.element.clientHeight}`;
-    const key = `${this.shown} ${this.session.revision} ${size} ${this.failed}`;
+    if (clock.playing && this.wanted >= 0) for (let k = 1; k <= PREFETCH; k++) this.source.prefetch(this.wanted + k);
+  }
+
+  update(): void {
+    this.follow();
+    const key = `${this.shown} ${this.session.revision} ${this.size.width}x${this.size.height} ${this.failed}`;
     if (key !== this.drawnKey) {
       this.drawnKey = key;
       this.drawOverlay();
@@ -97,18 +104,19 @@ export class CameraTile {
 
   private load(i: number): void {
     this.loading = i;
-    this.source!.get(i).then(
+    this.source.get(i).then(
       (frame) => {
         this.loading = -1;
         this.failed = "";
         // While playing, a frame that comes late is better than none; when paused only the right one.
         if (i === this.wanted || this.session.clock.playing) this.show(i, frame);
+        else this.follow();
       },
       (error) => {
         this.loading = -1;
         this.failed = String(error.message ?? error);
         this.shown = -1;
-        this.image.getContext("2d")!.clearRect(0, 0, this.image.width, this.image.height);
+        this.picture.clearRect(0, 0, this.image.width, this.image.height);
       },
     );
   }
@@ -118,21 +126,26 @@ export class CameraTile {
       this.image.width = frame.width;
       this.image.height = frame.height;
     }
-    this.image.getContext("2d")!.drawImage(frame, 0, 0);
+    this.picture.drawImage(frame, 0, 0);
     this.shown = i;
     this.failed = "";
+    if (this.how !== this.source.how) {
+      this.how = this.source.how;
+      this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}`;
+    }
   }
 
   private readout(): void {
     const off = this.shown >= 0 ? this.stamp - this.session.clock.t : NaN;
     const text = this.shown < 0 ? "no frame" : `#${this.shown}  Δ ${deviation(off)}`;
-    if (this.delta.textContent !== text) this.delta.textContent = text;
+    if (this.told === text) return;
+    this.delta.textContent = this.told = text;
     this.delta.classList.toggle("far", !(Math.abs(off) <= 1.5 * (this.stamps.period || Infinity)));
   }
 
   // Where the image lies inside the overlay: it keeps its aspect and is centred.
   fitted(): { scale: number; x: number; y: number } {
-    const [w, hgt] = [this.overlay.clientWidth, this.overlay.clientHeight];
+    const { width: w, height: hgt } = this.size;
     const scale = Math.min(w / this.image.width, hgt / this.image.height) || 1;
     return { scale, x: (w - this.image.width * scale) / 2, y: (hgt - this.image.height * scale) / 2 };
   }
@@ -182,7 +195,7 @@ export class CameraTile {
   }
 
   private drawOverlay(): void {
-    const g = fit(this.overlay);
+    const g = fit(this.overlay, this.size);
     if (!g) return;
     const { text, bad } = theme();
     if (this.failed) {
@@ -229,7 +242,7 @@ export class CameraTile {
     g.restore();
     if (document.activeElement === this.element) {
       g.strokeStyle = text;
-      g.strokeRect(0.5, 0.5, this.overlay.clientWidth - 1, this.overlay.clientHeight - 1);
+      g.strokeRect(0.5, 0.5, this.size.width - 1, this.size.height - 1);
     }
   }
 
@@ -241,20 +254,26 @@ export class CameraTile {
 export class CameraPanel implements Panel {
   readonly element: HTMLElement;
   readonly tiles: CameraTile[];
+  private readonly size: Size;
 
   constructor(session: Session) {
     const pictures = session.streams.filter((s) => s.kind === "image" || s.kind === "depth");
-    this.tiles = pictures.map((stream) => new CameraTile(session, stream));
+    const worker = new Pictures(session.api);
+    this.tiles = pictures.map((stream) => new CameraTile(session, stream, worker));
     this.element = h("section", { class: "cameras", "aria-label": "cameras" });
     this.element.append(...this.tiles.map((tile) => tile.element));
     if (!pictures.length) this.element.append(h("p", { class: "empty" }, "no cameras in this episode"));
-    new ResizeObserver(() => this.arrange()).observe(this.element);
+    this.size = new Size(this.element, () => this.arrange());
+    // Asked for at once, not with the next animation frame.
+    session.clock.onJump(() => {
+      if (!this.hidden) for (const tile of this.tiles) tile.follow();
+    });
   }
 
   // As many columns as make the pictures largest.
   private arrange(): void {
     const n = this.tiles.length;
-    const [w, hgt] = [this.element.clientWidth, this.element.clientHeight];
+    const { width: w, height: hgt } = this.size;
     let best = 1;
     let most = 0;
     for (let columns = 1; columns <= n; columns++) {
@@ -268,7 +287,7 @@ export class CameraPanel implements Panel {
 
   // Hidden cameras fetch and decode nothing.
   private get hidden(): boolean {
-    return !this.element.clientWidth;
+    return !this.size.width;
   }
 
   update(): void {

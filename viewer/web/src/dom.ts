@@ -81,12 +81,33 @@ export function reserveColours(labels: Iterable<string>): void {
   for (const label of labels) colourOf(label);
 }
 
+// An element's size in CSS pixels, kept by an observer: reading it, unlike `clientWidth`, never makes
+// the browser lay out the page.
+export class Size {
+  private seen: [number, number] | null = null;
+
+  constructor(private readonly element: HTMLElement, changed?: () => void) {
+    new ResizeObserver(() => {
+      this.seen = [element.clientWidth, element.clientHeight];
+      changed?.();
+    }).observe(element);
+  }
+
+  get width(): number {
+    return this.seen ? this.seen[0] : this.element.clientWidth;
+  }
+
+  get height(): number {
+    return this.seen ? this.seen[1] : this.element.clientHeight;
+  }
+}
+
 // Sizes a canvas to its box in device pixels; returns a context scaled to CSS pixels, or null while
 // the canvas is not laid out.
-export function fit(canvas: HTMLCanvasElement): CanvasRenderingContext2D | null {
+export function fit(canvas: HTMLCanvasElement, size?: Size): CanvasRenderingContext2D | null {
   const ratio = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
+  const width = size?.width ?? canvas.clientWidth;
+  const height = size?.height ?? canvas.clientHeight;
   if (!width || !height) return null;
   const w = Math.round(width * ratio);
   const hgt = Math.round(height * ratio);

@@ -5,7 +5,7 @@ import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { countPoints, current, look } from "./boxes";
 import { CloudLayer } from "./cloudlayer";
-import { colourOf, fit, h, theme } from "./dom";
+import { colourOf, fit, h, Size, theme } from "./dom";
 import { add, corners, EDGES, heading, moveBox, type Pose, qRotate, sub } from "./math";
 import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
 import { Scenery } from "./scenery";
@@ -39,6 +39,7 @@ export class ScenePanel implements Panel {
   private readonly overlay: HTMLCanvasElement;
   private readonly info: HTMLElement;
   private readonly bar: HTMLElement;
+  private readonly size: Size;
   readonly clouds: CloudLayer[];
   private readonly scenery: Scenery;
   private readonly lines = new THREE.LineSegments(new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ vertexColors: true }));
@@ -75,6 +76,7 @@ export class ScenePanel implements Panel {
     this.clouds = streams.map((stream) => new CloudLayer(session, stream, budget, 1));
     this.scenery = new Scenery(session);
     this.element = h("section", { class: "scene", "aria-label": "3D scene" }, this.canvas, this.overlay, (this.bar = this.controlsBar(frames)));
+    this.size = new Size(this.element);
     this.camera.up.set(0, 0, 1);
     this.controls = new OrbitControls(this.camera, this.overlay);
     this.controls.enableDamping = false;
@@ -137,12 +139,12 @@ export class ScenePanel implements Panel {
   };
 
   settled(): boolean {
-    return !this.element.clientWidth || this.clouds.every((cloud) => cloud.settled(this.session.clock.t));
+    return !this.size.width || this.clouds.every((cloud) => cloud.settled(this.session.clock.t));
   }
 
   update(): void {
     const { session } = this;
-    const [width, height] = [this.element.clientWidth, this.element.clientHeight];
+    const { width, height } = this.size;
     if (!width) return;
     for (const cloud of this.clouds) if (cloud.load(session.clock.t)) this.dirty = true;
     const key = `${session.clock.t} ${session.revision} ${width}x${height} ${theme().panel}`;
@@ -172,8 +174,7 @@ export class ScenePanel implements Panel {
   private render(): void {
     const started = performance.now();
     const { t } = this.session.clock;
-    const width = this.element.clientWidth;
-    const height = this.element.clientHeight;
+    const { width, height } = this.size;
     const size = this.renderer.getSize(new THREE.Vector2());
     if (size.x !== width || size.y !== height) this.renderer.setSize(width, height, false);
     this.scene.background = new THREE.Color(theme().panel);
@@ -291,9 +292,9 @@ export class ScenePanel implements Panel {
   }
 
   private drawOverlay(boxes: SceneBox[], main: number): void {
-    const g = fit(this.overlay);
+    const g = fit(this.overlay, this.size);
     if (!g) return;
-    const height = this.overlay.clientHeight;
+    const { height } = this.size;
     g.font = "12px system-ui";
     g.save();
     g.beginPath();
@@ -345,7 +346,7 @@ export class ScenePanel implements Panel {
 
   // Where the perspective view ends and the side views begin.
   private get main(): number {
-    return this.views.length ? this.views[0].left : this.overlay.clientWidth;
+    return this.views.length ? this.views[0].left : this.size.width;
   }
 
   private wheel(e: WheelEvent): void {

@@ -272,7 +272,7 @@ export class Sidebar implements Panel {
     if (!a) return [];
     const out = [h("p", { class: "hint" }, `${a.a} and ${a.b}`)];
     for (const [tier, n] of Object.entries<any>(a.tiers))
-      out.push(h("p", { class: "hint" }, `${tier}: same label ${(100 * n.time_agreement).toFixed(1)} % of the time, κ ${n.kappa.toFixed(3)}, boundary F1 ${n.boundary_f1.toFixed(3)}`));
+      out.push(h("p", { class: "hint" }, `${tier}: same label ${(100 * n.time_agreement).toFixed(1)} % of the time, κ ${n.kappa?.toFixed(3) ?? "undefined"}, boundary F1 ${n.boundary_f1?.toFixed(3) ?? "undefined"}`));
     if (a.tracks_3d) {
       const t = a.tracks_3d;
       out.push(h("p", { class: "hint" }, `objects: ${t.matched} matched, ${t.only_a} only ${a.a}, ${t.only_b} only ${a.b}${t.centre_m === undefined ? "" : `, centres ${t.centre_m.toFixed(2)} m apart, ${((t.rotation_rad * 180) / Math.PI).toFixed(1)}°`}`));

@@ -1,7 +1,7 @@
 // Plots of signals on the shared view, with the value at the cursor.
 
 import uPlot from "uplot";
-import { colourOf, deviation, h, theme } from "./dom";
+import { colourOf, deviation, h, Size, theme } from "./dom";
 import { Series } from "./series";
 import type { Panel, Session } from "./session";
 import { GUTTER } from "./timeline";
@@ -18,6 +18,7 @@ interface Choice {
 class Plot {
   readonly element: HTMLElement;
   private readonly body: HTMLElement;
+  private readonly size: Size;
   private readonly legend: HTMLElement;
   private readonly line: HTMLElement;
   private readonly series: Series;
@@ -37,6 +38,7 @@ class Plot {
     this.legend = h("div", { class: "legend" });
     this.line = h("div", { class: "cursor-line" });
     this.body = h("div", { class: "plot-body" }, this.line);
+    this.size = new Size(this.body);
     const unit = info.unit ? ` (${info.unit})` : "";
     this.element = h(
       "div",
@@ -74,13 +76,12 @@ class Plot {
   }
 
   settled(): boolean {
-    return !this.body.clientWidth || this.series.failed !== "" || (this.series.ready && this.series.complete);
+    return !this.size.width || this.series.failed !== "" || (this.series.ready && this.series.complete);
   }
 
   update(): void {
     const { clock } = this.session;
-    const width = this.body.clientWidth;
-    const height = this.body.clientHeight;
+    const { width, height } = this.size;
     if (!width || !height) return;
     if (this.series.failed) {
       this.legend.textContent = this.series.failed;

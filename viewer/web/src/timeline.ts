@@ -1,7 +1,7 @@
 // The timeline: ruler, phase tiers, events, findings, and per stream where it has samples, gaps and
 // what the sync ledger says. Drawn on one canvas; every action also has a key (see commands.ts).
 
-import { colourOf, fit, h, seconds, theme } from "./dom";
+import { colourOf, fit, h, seconds, Size, theme } from "./dom";
 import { placesOf } from "./findings";
 import type { Panel, Session } from "./session";
 import { wheel } from "./signals";
@@ -35,6 +35,7 @@ export type Hit =
 export class TimelinePanel implements Panel {
   readonly element: HTMLElement;
   private readonly canvas: HTMLCanvasElement;
+  private readonly size: Size;
   // Apart from the canvas: the cursor moves all the time, what is below it rarely changes.
   private readonly cursor = h("div", { class: "timeline-cursor" });
   private key = "";
@@ -47,6 +48,7 @@ export class TimelinePanel implements Panel {
 
   constructor(private readonly session: Session) {
     this.canvas = h("canvas", { class: "timeline-canvas", tabIndex: 0, "aria-label": "timeline" });
+    this.size = new Size(this.canvas);
     const body = h("div", { class: "timeline-body" }, this.canvas, this.cursor);
     this.element = h("section", { class: "timeline", "aria-label": "timeline" }, body);
     this.canvas.addEventListener("pointerdown", (e) => startTimelineDrag(session, this, this.canvas, e));
@@ -69,7 +71,7 @@ export class TimelinePanel implements Panel {
 
   // Width of the time axis in pixels.
   get width(): number {
-    return this.canvas.clientWidth - GUTTER;
+    return this.size.width - GUTTER;
   }
 
   x(t: number): number {
@@ -121,7 +123,7 @@ export class TimelinePanel implements Panel {
     this.cursor.hidden = x < GUTTER;
     this.cursor.style.transform = `translateX(${x.toFixed(1)}px)`;
     const people = this.people.map((p) => `${p.user} ${p.t}`);
-    const key = [...clock.view, revision, this.canvas.clientWidth, clock.loop, this.growing && clock.t, theme().text, this.waveform?.stream, ...people].join(" ");
+    const key = [...clock.view, revision, this.size.width, clock.loop, this.growing && clock.t, theme().text, this.waveform?.stream, ...people].join(" ");
     if (key === this.key) return;
     this.key = key;
     this.layout();
