@@ -161,10 +161,24 @@ class TimelineLimits(_Group):
 class CauseLimits(_Group):
     """When many findings are reported as one."""
 
-    min_pairs: int = Field(default=30, ge=10)
-    min_objects: int = Field(default=6, ge=2)
+    min_pairs: int = Field(default=20, ge=10)
+    min_objects: int = Field(default=3, ge=2)
     object_correlation: float = Field(default=0.8, ge=0, le=1)
     """How alike the boxes of one object err; 1: an object counts once."""
+    usual_late_s: float = Field(default=0.1, gt=0)
+    usual_turn_rad: float = Field(default=0.03, gt=0)
+    usual_move_m: float = Field(default=0.1, gt=0)
+    """Sizes that faults of a camera usually have (standard deviations)."""
+    sound_late_s: float = Field(default=0.002, gt=0)
+    sound_turn_rad: float = Field(default=0.002, gt=0)
+    sound_move_m: float = Field(default=0.03, gt=0)
+    """Sizes that the same have in a sound camera, the errors of cuboids among them."""
+    usual_objects: float = Field(default=4.0, ge=0)
+    """Objects that the assumed error of a hand counts for against what a camera's boxes tell."""
+    fault_share: float = Field(default=0.01, gt=0, lt=1)
+    moved_share: float = Field(default=0.001, gt=0, lt=1)
+    """Share of cameras that are late or turned, and of those that are displaced: the rarer a fault,
+    the more must speak for it."""
     min_effect_px: float = Field(default=3.0, gt=0)
     """Median displacement in the image that a camera's cause must make."""
     min_effect_noise: float = Field(default=1.5, gt=0)
@@ -174,10 +188,8 @@ class CauseLimits(_Group):
     """Less than this the labels cannot tell from their own errors."""
     min_late_ms: float = Field(default=15.0, gt=0)
     max_sigma_ms: float = Field(default=15.0, gt=0)
-    significance: float = Field(default=6.0, gt=0)
+    significance: float = Field(default=3.0, gt=0)
     """A parameter over its standard error."""
-    bic_gain: float = Field(default=6.0, ge=0)
-    """What a further parameter must gain in log likelihood, twice."""
     max_late_s: float = Field(default=0.5, gt=0)
     max_turn_rad: float = Field(default=0.15, gt=0)
     annotator_findings: int = Field(default=6, ge=2)

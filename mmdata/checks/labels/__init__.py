@@ -50,12 +50,13 @@ def check_labels(
 
 def _check(
     episode: Episode, layers: Iterable[Layer | Mapping[str, Any]], limits: LabelLimits
-) -> tuple[list[LabelFinding], dict[str, str]]:
-    """Findings, and per group of rules (first four characters of the id) why it says nothing:
-    the empty string where it was assessed, absent where it does not apply."""
+) -> tuple[list[LabelFinding], dict[str, str], dict[str, str]]:
+    """Findings; per group of rules (first four characters of the id) why it says nothing: the
+    empty string where it was assessed, absent where it does not apply; and the same per camera
+    of the rules about whole cameras."""
     # Arrays, SciPy and the schema are loaded when a layer is checked, not to list the rules.
     from mmdata.checks.labels.captions import check_captions
-    from mmdata.checks.labels.pipeline import check_boxes
+    from mmdata.checks.labels.pipeline import review_boxes
     from mmdata.checks.labels.scene import scene_of
     from mmdata.checks.labels.timelines import check_timelines
     from mmdata_schema import Layer, read_layer
@@ -66,10 +67,12 @@ def _check(
     flat = {b.stream for layer in read for b in layer.tracks_2d}
     flat |= {b.stream for layer in read for b in layer.boxes_2d}
     said: dict[str, str] = {}
+    untold: dict[str, str] = {}
     found: list[LabelFinding] = []
     if frames:
         scene = scene_of(episode, frames, limits.sweeps.reference)
-        found += check_boxes(scene, read, limits)
+        of_boxes, untold = review_boxes(scene, read, limits)
+        found += of_boxes
         said["LAB3"] = ""
         if scene.sweeps:
             said["LAB2"] = ""
@@ -88,32 +91,37 @@ def _check(
         said["LAB5"] = ""
         said.setdefault("LAB4", "")
     found.sort(key=lambda f: (f.cause is not None, not f.explains, f.rule))
-    return found, said
+    return found, said, untold
 
 
-_last: tuple[weakref.ref[Context], list[LabelFinding], dict[str, str]] | None = None
+_Report = tuple[list[LabelFinding], dict[str, str], dict[str, str]]
+_last: tuple[weakref.ref[Context], _Report] | None = None
 
 
-def _report(context: Context) -> tuple[list[LabelFinding], dict[str, str]]:
-    """Findings of one context; kept for the other rules of the same run."""
+def _report(context: Context) -> _Report:
+    """What :func:`_check` says of one context; kept for the other rules of the same run."""
     global _last
     if _last is None or _last[0]() is not context:
-        found, said = _check(context.episode, context.layers.values(), context.limits.labels)
-        _last = (weakref.ref(context), found, said)
-    return _last[1], _last[2]
+        report = _check(context.episode, context.layers.values(), context.limits.labels)
+        _last = (weakref.ref(context), report)
+    return _last[1]
 
 
 def _register(rule: LabelRule) -> None:
     def run(context: Context) -> Iterator[Outcome]:
         if not context.layers:
             return
-        found, said = _report(context)
+        found, said, untold = _report(context)
         mine = [f for f in found if f.rule == rule.id and f.cause is None]
         for f in mine:
             folded = f" [{f.explains} findings folded]" if f.explains else ""
             who = f"{f.object_id} at {f.stamp_ns}: " if f.object_id and f.stamp_ns else ""
             yield failed(f"{f.error_type} {who}{f.message}{folded}", f.stream,
                          value=f.value, limit=f.limit, details=f.details)  # fmt: skip
+        if rule.name in ("camera_extrinsics", "camera_late") and untold:
+            yield from (not_assessed(why, camera) for camera, why in untold.items() if why)
+            if all(untold.values()):
+                return
         why = said.get(rule.id[:4])
         if mine or why is None:
             return

@@ -2,9 +2,7 @@
 
 All rectangles of a camera are regressed at once on what a small turn, a small move and a small
 delay would do to each of them. A delay shows as residuals that grow with the speed at which a box
-crosses the image (a slope), a turn as residuals that are alike (a median). Huber weights keep
-single wrong boxes out; the Bayesian information criterion decides which of the causes are needed,
-so that what one explains is not given to another.
+crosses the image (a slope), a turn as residuals that are alike (a median).
 """
 
 from __future__ import annotations
@@ -22,20 +20,14 @@ from mmdata.checks.labels.projection import (
     exposures_of,
     samples,
 )
+from mmdata.checks.labels.regression import LATE, MOVE, TURN, Fit, fit_models
 from mmdata.checks.labels.scene import View
 from mmdata.checks.labels.tables import Boxes3D, Floats, Ints, Mask
 from mmdata.geometry import project_box_bounds
 
-HUBER = 1.345
 ROUNDS = 4
 _PROBE_S, _PROBE_RAD, _PROBE_M = 0.02, 1e-3, 0.02
 _MAX_PAIRS = 1500
-#: No hand is steadier than this part of the assumed noise.
-_LEAST_SPREAD = 0.1
-#: Columns of the design: late, turn about x, y, z, move along x, y, z.
-_MODELS: tuple[tuple[int, ...], ...] = (
-    (), (0,), (1, 2, 3), (0, 1, 2, 3), (4, 5, 6), (0, 4, 5, 6), (1, 2, 3, 4, 5, 6),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,21 +35,23 @@ class CameraCause:
     """What is wrong with a camera.
 
     late_s: its stamps are late by this much (0: not found so); turn_rad and moved_m: how the camera
-    really stands against the rig, in its own axes. sigma_s: standard error of late_s. effect_px:
-    median displacement of boxes by each part (0: not found so); pairs: boxes that told it. alone_s:
-    delay if nothing but a delay is allowed, with its standard error.
+    really stands against the rig, in its own axes. sigma_s: standard error of late_s. late_px,
+    place_px: median displacement of boxes by each part (0: not found so); pairs: boxes that told
+    it. alone_s: delay if nothing but a delay and a turn is allowed, with its standard error.
+    untold: why nothing can be said of the camera; empty where something can.
     """
 
     stream: str
-    late_s: float
-    sigma_s: float
-    turn_rad: tuple[float, float, float]
-    moved_m: tuple[float, float, float]
-    late_px: float
-    place_px: float
-    pairs: int
+    late_s: float = 0.0
+    sigma_s: float = float("inf")
+    turn_rad: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    moved_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    late_px: float = 0.0
+    place_px: float = 0.0
+    pairs: int = 0
     alone_s: float = 0.0
     alone_sigma_s: float = float("inf")
+    untold: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything wrong with the camera."""
@@ -73,67 +67,81 @@ class CameraCause:
 
 
 def camera_cause(
-    facing: Facing, limits: CauseLimits, projection: ProjectionLimits
-) -> CameraCause | None:
-    """What is behind a camera's residuals (false where nothing is), or None where too few boxes can
-    tell."""
-    rows = _usable(facing, limits)
-    if len(rows) < limits.min_pairs:
-        return None
+    facing: Facing, limits: CauseLimits, projection: ProjectionLimits, *, late: bool = True
+) -> CameraCause:
+    """What is behind a camera's residuals; false where nothing is, or too few boxes can tell.
+    late: whether a delay may be it."""
     view, boxes = facing.view, facing.boxes
+    rows = _usable(facing, limits)
     drawn = facing.two.xyxy[rows]
     track = boxes.track[facing.seen.row[facing.own[rows]]]
     stamps = facing.two.stamp_ns[rows]
-    late, turn, moved = 0.0, np.zeros(3), np.zeros(3)
-    model: tuple[int, ...] = ()
-    design, covariance = np.zeros((0, 7)), np.zeros((7, 7))
-    noise = 0.0
-    alone: tuple[float, float] | None = None
+    theta = np.zeros(7)
     for _ in range(ROUNDS):
-        corrected = view.corrected(round(late * 1e9), turn, moved)
+        corrected = view.corrected(round(theta[0] * 1e9), theta[1:4], theta[4:])
         found = _design(corrected, boxes, track, stamps, projection)
-        if found is None:
-            return None
         centre, design, good = found
-        residual = (0.5 * (drawn[:, :2] + drawn[:, 2:]) - centre)[good]
-        side = (drawn[good, 2:] - drawn[good, :2]).max(axis=1)
         design = design[good]
-        _, group = np.unique(track[good], return_inverse=True)
-        if len(residual) < limits.min_pairs or group.max() + 1 < limits.min_objects:
-            return None
-        if alone is None:
-            alone = _alone(design, residual, np.hypot(2.0, 0.03 * side), group.reshape(-1))
-        model, step, spread, noise = _fit(
-            design, residual, np.hypot(2.0, 0.03 * side), group.reshape(-1), limits
-        )
-        if model:
-            covariance = spread
-        late, turn, moved = late + step[0], turn + step[1:4], moved + step[4:]
-        if np.linalg.norm(turn) > limits.max_turn_rad or abs(late) > limits.max_late_s:
-            return None
-        if abs(step[0]) < 1e-4 and np.abs(step[1:]).max() < 1e-4:
+        objects, group = np.unique(track[good], return_inverse=True)
+        if len(design) < limits.min_pairs or len(objects) < limits.min_objects:
+            why = (
+                f"{len(design)} rectangles of {len(objects)} objects in plain sight; what is wrong "
+                f"with the camera takes {limits.min_pairs} of {limits.min_objects} to tell"
+            )
+            return CameraCause(view.stream, untold=why)
+        # As if the camera were linear about where it is taken to stand, and not corrected.
+        residual = (0.5 * (drawn[:, :2] + drawn[:, 2:]) - centre)[good] + design @ theta
+        weight_px = np.hypot(2.0, 0.03 * (drawn[good, 2:] - drawn[good, :2]).max(axis=1))
+        fits = fit_models(design, residual, weight_px, group.reshape(-1), limits)
+        # The best of those whose every fault is large and certain enough to be told.
+        noise = fits[0].spread * float(np.median(weight_px))
+        told = (f for f in fits if _counts(f, design, noise, limits))
+        best = next(f for f in told if late or LATE not in f.faults)
+        step, theta = best.theta - theta, best.theta
+        if np.abs(step).max() < 1e-4:
             break
-    theta = np.concatenate([[late], turn, moved])
-    late_px = float(np.median(np.linalg.norm(design[:, :, 0] * late, axis=1)))
-    place_px = float(np.median(np.linalg.norm(design[:, :, 1:] @ theta[1:], axis=1)))
-    least = max(limits.min_effect_px, limits.min_effect_noise * noise)
-    sigma_s = float(np.sqrt(covariance[0, 0]))
-    late_counts = (
-        abs(late) * 1e3 >= limits.min_late_ms
-        and sigma_s * 1e3 <= limits.max_sigma_ms
-        and abs(late) > limits.significance * sigma_s
-    )
-    strength = max(_strength(theta, covariance, part) for part in ((1, 2, 3), (4, 5, 6)))
-    far = np.linalg.norm(turn) >= limits.min_turn_rad or np.linalg.norm(moved) >= limits.min_move_m
-    place_counts = place_px >= least and strength > limits.significance and far
-    if not late_counts:
-        late, late_px = 0.0, 0.0
-    if not place_counts:
-        turn, moved, place_px = np.zeros(3), np.zeros(3), 0.0
+    alone = next(f for f in fits if f.faults == (LATE, TURN))
+    late_px, place_px = _effects(best, design)
+    moved = best.told
     return CameraCause(
-        view.stream, float(late), sigma_s, _three(turn), _three(moved), late_px, place_px,
-        len(design), *(alone or (0.0, float("inf"))),
+        view.stream, float(moved[0]), _sigma_s(best), _three(moved[1:4]), _three(moved[4:]),
+        late_px, place_px, len(design), float(alone.theta[0]), _sigma_s(alone),
     )  # fmt: skip
+
+
+def _counts(fit: Fit, design: Floats, noise_px: float, limits: CauseLimits) -> bool:
+    """Whether all faults of a fit are large and certain enough to be told."""
+    late_s, turn, moved = abs(fit.theta[0]), fit.theta[1:4], fit.theta[4:]
+    if LATE in fit.faults and not (
+        limits.min_late_ms <= late_s * 1e3 <= limits.max_late_s * 1e3
+        and _sigma_s(fit) * 1e3 <= limits.max_sigma_ms
+        and fit.strength(LATE) > limits.significance
+    ):
+        return False
+    sizes = (
+        (TURN, float(np.linalg.norm(turn)), limits.min_turn_rad, limits.max_turn_rad),
+        (MOVE, float(np.linalg.norm(moved)), limits.min_move_m, np.inf),
+    )
+    for fault, size, least, most in sizes:
+        if fault in fit.faults and not (
+            least <= size <= most and fit.strength(fault) > limits.significance
+        ):
+            return False
+    placed = TURN in fit.faults or MOVE in fit.faults
+    least_px = max(limits.min_effect_px, limits.min_effect_noise * noise_px)
+    return not placed or _effects(fit, design)[1] >= least_px
+
+
+def _effects(fit: Fit, design: Floats) -> tuple[float, float]:
+    """Median displacement in px by the delay, and by turn and move."""
+    late = design[:, :, 0] * fit.told[0]
+    place = design[:, :, 1:] @ fit.told[1:]
+    late_px, place_px = (float(np.median(np.linalg.norm(x, axis=1))) for x in (late, place))
+    return late_px, place_px
+
+
+def _sigma_s(fit: Fit) -> float:
+    return float(np.sqrt(fit.covariance[0, 0]))
 
 
 def _three(v: Floats) -> tuple[float, float, float]:
@@ -160,7 +168,7 @@ def _usable(f: Facing, limits: CauseLimits) -> Ints:
 
 def _design(
     view: View, boxes: Boxes3D, track: Ints, stamps: Ints, projection: ProjectionLimits
-) -> tuple[Floats, Floats, Mask] | None:
+) -> tuple[Floats, Floats, Mask]:
     """Centres (n, 2), derivatives (n, 2, 7) of the centres, and which rows could be projected."""
     steps = [(0.0, np.zeros(3), np.zeros(3))]
     for sign in (1, -1):
@@ -179,7 +187,7 @@ def _design(
     design = np.stack(columns, axis=2)
     finite = np.isfinite(design).all(axis=(1, 2)) & np.isfinite(base).all(axis=1)
     good: Mask = np.asarray(finite)
-    return (base, design, good) if good.any() else None
+    return base, design, good
 
 
 def _centres(
@@ -209,89 +217,20 @@ def _centres(
     return out
 
 
-def _fit(
-    design: Floats, residual: Floats, weight_px: Floats, group: Ints, limits: CauseLimits
-) -> tuple[tuple[int, ...], Floats, Floats, float]:
-    """Best model, its step (7,), covariance (7, 7) and noise in px. group (n,): object of each box.
-
-    Boxes of one object err alike (a cuboid fits it or does not), so an object with many boxes
-    counts for little more than one with few, and errors are clustered by object.
-    """
-    A = (design / weight_px[:, None, None]).reshape(-1, 7)
-    y = (residual / weight_px[:, None]).reshape(-1)
-    clusters = np.repeat(group, 2)
-    share = 1.0 / (1.0 + (np.bincount(group)[group] - 1) * limits.object_correlation)
-    shares: Floats = np.repeat(share, 2).astype(np.float64)
-    fits = [(model, *_robust(A[:, list(model)], y, shares, clusters)) for model in _MODELS]
-    scale = max(_LEAST_SPREAD, min(spread for _, _, _, spread in fits))
-    scores = []
-    for model, theta, _, _ in fits:
-        left = np.abs(y - A[:, list(model)] @ theta) / scale
-        loss = np.where(left <= HUBER, 0.5 * left**2, HUBER * (left - 0.5 * HUBER))
-        scores.append(2 * float((shares * loss).sum()) + limits.bic_gain * len(model))
-    best = int(np.argmin(scores))
-    model, theta, errors, _ = fits[best]
-    index = list(model)
-    step, covariance = np.zeros(7), np.zeros((7, 7))
-    step[index], covariance[np.ix_(index, index)] = theta, errors
-    return model, step, covariance, float(scale * np.median(weight_px))
-
-
-def _alone(design: Floats, residual: Floats, weight_px: Floats, group: Ints) -> tuple[float, float]:
-    """Delay and its standard error when it is the only thing allowed for, besides an offset."""
-    A = (design / weight_px[:, None, None]).reshape(-1, 7)[:, :4]
-    y = (residual / weight_px[:, None]).reshape(-1)
-    theta, covariance, _ = _robust(A, y, np.ones(len(y)), np.repeat(group, 2))
-    return float(theta[0]), float(np.sqrt(covariance[0, 0]))
-
-
-def _robust(A: Floats, y: Floats, share: Floats, clusters: Ints) -> tuple[Floats, Floats, float]:
-    """Huber regression by reweighting: parameters, clustered covariance, spread of what is left."""
-    k = A.shape[1]
-    theta: Floats = np.zeros(k)
-    spread = 1.4826 * float(np.median(np.abs(y)))
-    if k == 0:
-        return theta, np.zeros((0, 0)), spread
-    weight, normal = share.copy(), np.eye(k)
-    for _ in range(30):
-        normal = A.T @ (weight[:, None] * A)
-        new = np.linalg.lstsq(normal, A.T @ (weight * y), rcond=None)[0]
-        left = np.abs(y - A @ new)
-        spread = 1.4826 * float(np.median(left)) + 1e-9
-        weight = share * np.minimum(1.0, HUBER * spread / np.maximum(left, 1e-12))
-        if np.abs(new - theta).max() < 1e-9:
-            break
-        theta = np.asarray(new, np.float64)
-    pull = A * (weight * (y - A @ theta))[:, None]
-    sums = np.zeros((int(clusters.max()) + 1, k))
-    np.add.at(sums, clusters, pull)
-    groups = len(np.unique(clusters))
-    inverse = np.linalg.pinv(normal)
-    small = groups / max(groups - k, 1)
-    return theta, small * inverse @ (sums.T @ sums) @ inverse, spread
-
-
-def _strength(theta: Floats, covariance: Floats, index: Sequence[int]) -> float:
-    """How many standard errors a group of parameters is away from nothing."""
-    part = [i for i in index if covariance[i, i] > 0]
-    if not part:
-        return 0.0
-    t, c = theta[part], covariance[np.ix_(part, part)]
-    return float(np.sqrt(max(float(t @ np.linalg.pinv(c) @ t), 0.0) / len(part)))
-
-
-def shared_delay(causes: Sequence[CameraCause]) -> float | None:
+def shared_delay(causes: Sequence[CameraCause], limits: CauseLimits) -> float | None:
     """Delay in seconds that cameras have alike: then it is the boxes' stamps that are off.
 
-    Two cameras must have it, and no camera that can tell may be without it.
+    Two cameras must have it, and hardly one that can tell may be without it.
     """
-    late = [c.late_s for c in causes if c.late_px > 0]
+    sure = [c for c in causes if c.alone_sigma_s * 1e3 <= limits.max_sigma_ms]
+    late = [
+        c.alone_s for c in sure
+        if abs(c.alone_s) * 1e3 >= limits.min_late_ms
+        and abs(c.alone_s) > limits.significance * c.alone_sigma_s
+    ]  # fmt: skip
     if len(late) < 2:
         return None
     middle = float(np.median(late))
     room = 0.25 * abs(middle) + 0.008
-    if max(abs(x - middle) for x in late) > room:
-        return None
-    rest = [c for c in causes if c.late_px == 0]
-    denies = [c for c in rest if abs(c.alone_s - middle) > room + 3 * c.alone_sigma_s]
-    return middle if len(denies) <= len(late) // 4 else None
+    denies = [c for c in sure if abs(c.alone_s - middle) > room + 3 * c.alone_sigma_s]
+    return middle if len(denies) <= (len(sure) - len(denies)) // 4 else None

@@ -51,8 +51,9 @@ def compare(
     kinds = _kinds(f, classes)
     height = np.ones(len(two))
     height[f.own >= 0] = f.boxes.size[f.seen.row[f.own[f.own >= 0]], 2]
+    author = np.unique([n.author for n in two.names], return_inverse=True)[1].reshape(-1)[two.named]
     measured = shifts(
-        f.rect_2d, f.own, seen, f.view.camera, limits, f.code_2d, kinds, height, swapped
+        f.rect_2d, f.own, seen, f.view.camera, limits, f.code_2d, kinds, height, author, swapped
     )
     out += _location_findings(f, measured, limits)
 

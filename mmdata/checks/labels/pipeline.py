@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -54,8 +54,22 @@ def check_boxes(
     limits: LabelLimits | None = None,
     classes: Classes | None = None,
 ) -> list[LabelFinding]:
-    """Findings about boxes, causes first. Layers are compared with themselves, and those that hold
-    only 3D boxes with those that hold only rectangles."""
+    """Findings about boxes, causes first; see :func:`review_boxes`."""
+    return review_boxes(scene, layers, limits, classes)[0]
+
+
+def review_boxes(
+    scene: LabelScene,
+    layers: Sequence[Layer],
+    limits: LabelLimits | None = None,
+    classes: Classes | None = None,
+) -> tuple[list[LabelFinding], dict[str, str]]:
+    """Findings about boxes, causes first, and per camera why nothing can be said of it as a whole:
+    the empty string where something can.
+
+    Layers are compared with themselves, and those that hold only 3D boxes with those that hold only
+    rectangles.
+    """
     limits, classes = limits or LabelLimits(), classes or Classes()
     exposures = {view.stream: view.stamp_ns for view in scene.views}
     three: dict[str, Boxes3D] = {}
@@ -78,17 +92,20 @@ def check_boxes(
         found += check_gaps(boxes, limits.tracks, classes, sight)
         for sweeps in scene.sweeps:
             found += check_lidar(boxes, sweeps, limits.sweeps, classes)
+    untold: dict[str, str] = {}
     for a, boxes in three.items():
         for b, rectangles in two.items():
             if a == b or (b not in three and a not in two):
                 sides = Sides(a, boxes, b, rectangles, meant[a])
-                found += _images(scene, sides, limits, classes)
-    return _folded(found, three, two, limits)
+                of_cameras, silent = _images(scene, sides, limits, classes)
+                found += of_cameras
+                untold |= silent
+    return _folded(found, three, two, limits), untold
 
 
 def _images(
     scene: LabelScene, sides: Sides, limits: LabelLimits, classes: Classes
-) -> list[LabelFinding]:
+) -> tuple[list[LabelFinding], dict[str, str]]:
     """Every camera, as the rig has it, and again as its own residuals say it stands."""
     boxes = sides.boxes
     ids = {n.object_id for n in boxes.named if n.object_id}
@@ -96,7 +113,7 @@ def _images(
     ids |= set(sides.meant.values())
     codes = {object_id: k for k, object_id in enumerate(sorted(ids))}
     codes |= {extra: codes[kept] for extra, kept in sides.meant.items()}
-    facings: list[tuple[View, Facing, CameraCause | None]] = []
+    facings: list[tuple[View, Facing, CameraCause]] = []
     for view in scene.views:
         rectangles = sides.rectangles.get(view.stream)
         if rectangles is None or len(boxes) == 0:
@@ -104,7 +121,8 @@ def _images(
         facing = face(view, boxes, look(view, boxes, limits.projection), rectangles, codes)
         cause = camera_cause(facing, limits.causes, limits.projection)
         facings.append((view, facing, cause))
-    delay = shared_delay([c for _, _, c in facings if c is not None])
+    untold = {view.stream: cause.untold for view, _, cause in facings}
+    delay = shared_delay([cause for _, _, cause in facings], limits.causes)
     out: list[LabelFinding] = []
     if delay is not None:
         word = "early" if delay > 0 else "late"
@@ -116,34 +134,27 @@ def _images(
             late = view.corrected(round(delay * 1e9), (0.0, 0.0, 0.0))
             seen = look(late, boxes, limits.projection)
             rest = face(late, boxes, seen, sides.rectangles[view.stream], codes)
-            cause = camera_cause(rest, limits.causes, limits.projection)
-            if cause is not None:
-                cause = replace(cause, late_s=0.0, late_px=0.0)
+            cause = camera_cause(rest, limits.causes, limits.projection, late=False)
         hides = hidden_by_points(view, boxes, scene.sweeps, limits.images)
         plain = compare(facing, limits.images, limits.projection, classes, hides)
         if not cause and delay is None:
             out += plain
             continue
-        heads = causes.camera_findings(cause) if cause is not None else []
-        seconds = delay if delay is not None else cause.late_s if cause is not None else 0.0
-        better = view.corrected(round(seconds * 1e9), (0.0, 0.0, 0.0))
-        if cause is not None:
-            better = better.corrected(0, cause.turn_rad, cause.moved_m)
+        heads = causes.camera_findings(cause)
+        seconds = cause.late_s if delay is None else delay
+        better = view.corrected(round(seconds * 1e9), cause.turn_rad, cause.moved_m)
         seen = look(better, boxes, limits.projection)
         again = face(better, boxes, seen, sides.rectangles[view.stream], codes)
         hides = hidden_by_points(better, boxes, scene.sweeps, limits.images)
         left = compare(again, limits.images, limits.projection, classes, hides)
-        if delay is None and len(left) > 1.2 * len(plain) + 2:
-            out += plain  # what makes more of the labels wrong is not their cause
-            continue
         keys = {f.key for f in left}
         explained = [f for f in plain if f.key not in keys]
         # The larger of a camera's causes stands for what both explain.
         top = out[0].key if delay is not None else heads[0].key
-        if cause is not None and len(heads) == 2 and cause.place_px > cause.late_px:
+        if len(heads) == 2 and cause.place_px > cause.late_px:
             top = heads[1].key
         out += heads + [f.under(top) for f in explained] + left
-    return out
+    return out, untold
 
 
 def _in_sight(scene: LabelScene, boxes: Boxes3D, limits: LabelLimits, holes: Boxes3D) -> Mask:

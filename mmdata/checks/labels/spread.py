@@ -53,9 +53,14 @@ def shifts(
     identity: Ints,
     kind_of: Ints,
     height_m: Floats,
+    author: Ints,
     skip: Mask,
 ) -> Shifts:
-    """Measure all rectangles that have a projection of their own identity and are not in skip."""
+    """Measure all rectangles that have a projection of their own identity and are not in skip.
+
+    Whoever drew them is judged by the spread of the others' boxes as well, lest a bad habit be
+    taken for the hand's noise.
+    """
     row = np.flatnonzero((own >= 0) & ~skip)
     row = row[seen.visible[own[row]] >= limits.location_visibility]
     mine, raw, rect = rect_2d[row], seen.raw[own[row]], seen.rect[own[row]]
@@ -79,13 +84,20 @@ def shifts(
         one_edge = ~both[:, kind % 2]
         # Two edges err in an extent, and a turned box shows another one.
         room = metre if kind < 2 else 2.0 * metre
-        against_all = _by_kind(value[:, kind], sides[:, kind], limits, one_edge, kind_of[row], room)
+        groups = kind_of[row], author[row]
+        against_all = _by_kind(value[:, kind], sides[:, kind], limits, one_edge, groups, room)
         level = _levels(
             value[:, kind] / sides[:, kind], identity[row], seen.frame[own[row]],
             limits.min_track_pairs,
         )  # fmt: skip
         left = value[:, kind] - level * sides[:, kind]
-        against_own = _by_kind(left, sides[:, kind], limits, one_edge, kind_of[row], 0.4 * room)
+        against_own = _by_kind(left, sides[:, kind], limits, one_edge, groups, 0.4 * room)
+        # Noise in drawing one thing again and again is the same whatever it is.
+        for who in others_of(author[row]):
+            by_others = _sigmas(
+                left, sides[:, kind], limits, one_edge, metre_px=0.4 * room, told_by=~who
+            )
+            against_own[who] = np.fmax(against_own, by_others)[who]
         # Against itself an object shows only the hand's noise, which is closer to Gaussian.
         against_own = np.where(np.isfinite(level), against_own / own_sigma, 0.0)
         against_own *= limits.location_sigma
@@ -98,28 +110,42 @@ def shifts(
     return Shifts(row, value, part, sigma, wrong)
 
 
+def others_of(author: Ints) -> list[Mask]:
+    """Rows of each author; none where there is only one."""
+    who = np.unique(author)
+    return [author == a for a in who] if len(who) > 1 else []
+
+
 def _by_kind(
-    value: Floats, side: Floats, limits: ImageLimits, one_edge: Mask, kind: Ints, metre: Floats
+    value: Floats,
+    side: Floats,
+    limits: ImageLimits,
+    one_edge: Mask,
+    groups: tuple[Ints, Ints],
+    metre: Floats,
 ) -> Floats:
     """|value| over its spread among boxes of its class, or among all where those are few.
 
     A box that is a hand's breadth off in 3D is off by more of a pedestrian than of a car, so that
-    is allowed for, less where the class tells its own spread. metre (n,): pixels that a metre
-    takes at the box.
+    is allowed for, less where the class tells its own spread. groups: class and author of each box.
+    metre (n,): pixels that a metre takes at the box.
     """
+    kind, author = groups
     out = _sigmas(value, side, limits, one_edge, metre_px=metre)
+    known = np.isfinite(value)
+    least = limits.min_class_pairs
     for number in np.unique(kind):
         rows = kind == number
-        if np.isfinite(value[rows]).sum() >= limits.min_class_pairs:
-            own = _sigmas(
-                value[rows],
-                side[rows],
-                limits,
-                one_edge[rows],
-                limits.min_class_pairs,
-                0.5 * metre[rows],
-            )
-            out[rows] = own
+        if (known & rows).sum() < least:
+            continue
+        own = _sigmas(value, side, limits, one_edge, least, 0.5 * metre, rows)
+        out[rows] = own[rows]
+        for who in others_of(author[rows]):
+            mine = np.zeros(len(value), bool)
+            mine[np.flatnonzero(rows)[who]] = True
+            if (known & rows & ~mine).sum() >= least:
+                theirs = _sigmas(value, side, limits, one_edge, least, 0.5 * metre, rows & ~mine)
+                out[mine] = np.fmax(out, theirs)[mine]
     return out
 
 
@@ -130,9 +156,12 @@ def _sigmas(
     one_edge: Mask,
     least: int | None = None,
     metre_px: Floats | float = 0.0,
+    told_by: Mask | None = None,
 ) -> Floats:
-    """|value| over its spread at this size of box."""
+    """|value| over its spread at this size of box, as the boxes in told_by (all) tell it."""
     known = np.isfinite(value)
+    if told_by is not None:
+        known &= told_by
     level = 0.0
     if known.sum() >= (least or limits.min_pairs):
         level = float(np.median(value[known]))
