@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.align.online import grid_count
 from mmdata.loaders.episode_data import EpisodeData
+from mmdata.loaders.index import EpisodeFacts
 from mmdata.loaders.items import Caches
-from mmdata.loaders.remote import is_remote
-from mmdata.loaders.spec import SampleSpec
+from mmdata.loaders.remote import is_remote, open_any
+from mmdata.loaders.spec import RateTimeline, SampleSpec, StoredTimeline
+from mmdata.streams import Kind
 
 if TYPE_CHECKING:
     from mmdata.loaders.dataset import EpisodeDataset
@@ -30,8 +33,9 @@ Job = tuple[str, SampleSpec, Sequence[Path]]
 def count_samples(dataset: EpisodeDataset, workers: int) -> NDArray[np.int64]:
     """(E,) i8 samples per episode that pass the spec's filters.
 
-    For datasets of many episodes the counts are kept beside them, under a name made of what the
-    spec asks of time and of the episodes' contents. Filters by phase are judged every time: labels
+    Where the index tells (`count_from_facts`), no episode is opened. For datasets of many episodes
+    counts that were judged are kept beside them, under a name made of what the spec asks of time
+    and of the episodes' contents. Filters by phase are judged every time: labels
     change on their own.
     """
     spec = _without_payload(dataset.spec)
@@ -41,17 +45,59 @@ def count_samples(dataset: EpisodeDataset, workers: int) -> NDArray[np.int64]:
         found = np.array(json.loads(kept.read_bytes()), np.int64)
         if len(found) == n:
             return found
-    jobs: list[Job] = [(f.path, spec, dataset._beside(f)) for f in dataset.episodes]
+    counts = np.full(n, -1, np.int64)
+    if not _has_audio(dataset.episodes[0], spec):
+        known = (count_from_facts(f, spec) for f in dataset.episodes)
+        counts[:] = [-1 if count is None else count for count in known]
+    unknown = np.flatnonzero(counts < 0)
+    jobs: list[Job] = [
+        (f.path, spec, dataset._beside(f)) for f in (dataset.episodes[n] for n in unknown)
+    ]
     if workers < 2 or len(jobs) < _PARALLEL_FROM:
-        counts = np.fromiter(map(_count, jobs), np.int64, len(jobs))
+        counts[unknown] = np.fromiter(map(_count, jobs), np.int64, len(jobs))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            counts = np.fromiter(pool.map(_count, jobs, chunksize=32), np.int64, len(jobs))
-    if kept is not None and os.access(kept.parent, os.W_OK):
+            judged = pool.map(_count, jobs, chunksize=32)
+            counts[unknown] = np.fromiter(judged, np.int64, len(jobs))
+    if kept is not None and len(unknown) and os.access(kept.parent, os.W_OK):
         partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
         partial.write_text(json.dumps(counts.tolist(), separators=(",", ":")))
         partial.replace(kept)
     return counts
+
+
+def count_from_facts(facts: EpisodeFacts, spec: SampleSpec) -> int | None:
+    """Samples of an episode where its facts alone tell, else None.
+
+    They do where no slot can be empty but for want of an earlier sample (policy 'previous', any
+    distance, arrival plays no part), on a grid, or where every tick of a reference stream passes.
+    """
+    filters, timeline = spec.filters, spec.timeline
+    if filters.max_residual_ms is not None or filters.phase or spec.delay_ns is not None:
+        return None
+    if isinstance(timeline, StoredTimeline) or spec.tick_stream not in facts.streams:
+        return None
+    _, distinct, start, end = facts.streams[spec.tick_stream]
+    if start is None or end is None:
+        return 0
+    first = start
+    for key in spec.observations.values() if filters.complete else ():
+        stream = facts.streams.get(key.stream)
+        if stream is None or key.policy != "previous" or key.tolerance_ns is not None:
+            return None
+        if stream[2] is None:
+            return 0
+        first = max(first, stream[2] - int(key.offset_ns().min()))
+    if isinstance(timeline, RateTimeline):
+        return grid_count(first, end, timeline.rate_hz) if first <= end else 0
+    return int(distinct or 0) if first == start else None
+
+
+def _has_audio(facts: EpisodeFacts, spec: SampleSpec) -> bool:
+    """Whether a key is audio, whose windows no filter judges; facts do not tell the kind."""
+    with open_any(facts.path) as episode:
+        names = {key.stream for key in spec.keys.values()} & set(episode.streams)
+        return any(episode.streams[name].info.kind is Kind.AUDIO for name in names)
 
 
 def _count(job: Job) -> int:

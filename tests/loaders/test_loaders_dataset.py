@@ -334,7 +334,7 @@ def test_counts_are_kept_for_many_episodes(tmp_path: Path) -> None:
     write_demo(tmp_path / "e_0.h5", 0, 1.0, only=("joint_states",))
     for n in range(1, 70):
         os.link(tmp_path / "e_0.h5", tmp_path / f"e_{n}.h5")
-    spec = _spec({"state": {"stream": "joint_states"}})
+    spec = _spec({"state": {"stream": "joint_states", "tolerance_ms": 30}})
     first = EpisodeDataset(tmp_path, spec)
     kept = list(tmp_path.glob("mmdata-counts.*.json"))
     assert len(kept) == 1
