@@ -283,6 +283,60 @@ def nudge(modifier: str, field: str) -> Callable[[Keys], None]:
     return row
 
 
+def move_whole(k: Keys) -> None:
+    front = k.stamps("camera_front")
+    k.select("p1")
+    k.at(0)
+    before = k.all("phases")["p1"]
+    k.press("Control+ArrowRight")
+    assert k.all("phases")["p1"] == before, "between its neighbours there is no room"
+    for neighbour in ("p0", "p2"):
+        k.select(neighbour)
+        k.press("Delete")
+        k.page.saved()
+    length = before["end_ns"] - before["start_ns"]
+    k.select("p1")
+    for key, to in (
+        ("Control+ArrowRight", front[front > before["start_ns"]][0]),
+        ("Control+Shift+ArrowRight", front[front > before["start_ns"]][10]),
+        ("Control+ArrowLeft", front[front > before["start_ns"]][9]),
+        ("Control+Shift+ArrowLeft", front[front <= before["start_ns"]][-1]),
+    ):
+        k.press(key)
+        moved = k.all("phases")["p1"]
+        assert moved["start_ns"] == to == k.t, key
+        assert moved["end_ns"] - moved["start_ns"] == length, key
+    for _ in range(6):
+        k.undo()
+    k.select("e1", "events")
+    k.press("Control+ArrowRight")
+    assert k.all("events")["e1"]["stamp_ns"] == front[front > 3 * SECOND].min()
+    k.undo()
+
+
+def change_points(k: Keys) -> None:
+    key = k.session("s.api.manifest.key")
+    points = sorted(
+        p["stamp_ns"]
+        for p in k.page.run(f"async () => (await fetch('/api/e/{key}/changepoints')).json()")[
+            "points"
+        ]
+    )
+    middle = 4 * SECOND
+    later, earlier = [p for p in points if p > middle], [p for p in points if p < middle]
+    assert later, "the spike at 4.2 s"
+    assert earlier
+    k.at(middle)
+    k.press("j")
+    k.page.wait(f"() => window.mmdata.session.clock.t === {later[0]}")
+    k.at(middle)
+    k.press("Shift+J")
+    assert k.t == earlier[-1]
+    k.at(points[-1])
+    k.press("j")
+    assert k.t == points[-1]
+
+
 def split_phase(k: Keys) -> None:
     k.select("p1")
     k.at(3 * SECOND)
@@ -346,6 +400,8 @@ LABEL: Rows = {
     "]": edge("]", "end_ns", 4.2),
     "Alt+← / Alt+→": nudge("Alt", "start_ns"),
     "Alt+Shift+← / Alt+Shift+→": nudge("Alt+Shift", "end_ns"),
+    "Ctrl+← / Ctrl+→": move_whole,
+    "J": change_points,
     "S": split_phase,
     "M": merge_phase,
     "Y": outcome,

@@ -206,3 +206,46 @@ def test_differences_are_adjudicated_one_by_one(server: Server, open_page: OpenP
     page.saved()
     restored = {t["id"]: t for t in page.run(own, "tracks_3d") if t["object_id"] == "car-1"}
     assert restored == before
+
+
+def reach(page: Page, name: str) -> None:
+    """Tab to what is called so."""
+    for _ in range(150):
+        if page.run("(n) => document.activeElement?.innerText?.startsWith(n)", name):
+            return
+        page.press("Tab")
+    pytest.fail(f"Tab does not lead to {name!r}")
+
+
+def test_review_and_adjudication_need_no_pointer(server: Server, open_page: OpenPage) -> None:
+    write(server, shift(server, "t-car-1", 0.8).edit(name="ben"))
+    page = open_page(f"{server.url}?ep=drive.h5&user=carla")
+    page.saved()
+    reach(page, "Review")
+    page.press("Enter")
+    reach(page, "Compare two layers")
+    page.press("Enter")
+    for name in ("anna", "ben"):
+        page.wait("() => !!document.querySelector('dialog')")
+        page.page.keyboard.type(name)
+        page.press("Enter")
+    page.wait("() => /objects: 3 matched/.test(document.body.innerText)")
+    reach(page, "ben: car")
+    page.press("Enter")
+    chosen = "() => window.mmdata.session.selection"
+    assert page.wait(chosen)["layer"] == "ben"
+    # The list was made anew, and the keyboard is where it was: Enter now takes it over.
+    page.wait("() => document.activeElement?.getAttribute('aria-selected') === 'true'")
+    page.press("Enter")
+    page.saved()
+    taken = page.run("() => window.mmdata.session.layers.all('tracks_3d', 'carla')[0].item")
+    assert taken["provenance"]["derived_from"][0]["layer"] == "ben"
+    reach(page, "Hand in for review")
+    page.press("Enter")
+    page.wait("() => document.body.innerText.includes('Layer carla: review')")
+    # Another label is chosen in the list, and its class changed, in the same way.
+    reach(page, "Labels")
+    page.press("Enter")
+    reach(page, "car car-1")
+    page.press("Enter")
+    page.wait("() => window.mmdata.session.selection?.layer === 'carla'")

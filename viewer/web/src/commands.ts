@@ -41,20 +41,42 @@ function setEdge(session: Session, edge: "start" | "end"): void {
   if (phase && own(session)) void session.layers.edit(phases.moveEdge(session, phase, edge, session.clock.t));
 }
 
-// One frame of the stream in focus.
-function nudge(session: Session, edge: "start" | "end", by: number): void {
+// Frames of the stream in focus from an instant.
+function framesFrom(session: Session, t: number, by: number): number {
   const stamps = session.stamps.get(session.focus || session.cameraStreams()[0]?.name || "");
-  const frame = (t: number) => (stamps ? stamps.step(t, by) : t + by * 1e7);
+  return stamps ? stamps.step(t, by) : t + by * 1e7;
+}
+
+function nudge(session: Session, edge: "start" | "end", by: number): void {
   const event = session.selected<EventMark>("events");
-  if (event) return moveEvent(session, frame(event.stamp_ns));
+  if (event) return moveEvent(session, framesFrom(session, event.stamp_ns, by));
   const phase = session.selected<Phase>("phases");
   if (!phase || !own(session)) return;
-  const to = frame(edge === "start" ? phase.start_ns : phase.end_ns);
+  const to = framesFrom(session, edge === "start" ? phase.start_ns : phase.end_ns, by);
   const changes = phases.moveEdge(session, phase, edge, to);
   if (changes.length) {
     void session.layers.edit(changes);
     session.clock.seek(to);
   }
+}
+
+// A whole phase between its neighbours, or an event; the cursor goes along.
+function move(session: Session, by: number): void {
+  const event = session.selected<EventMark>("events");
+  if (event) return moveEvent(session, framesFrom(session, event.stamp_ns, by));
+  const phase = session.selected<Phase>("phases");
+  if (!phase || !own(session)) return;
+  const changes = phases.movePhase(session, phase, framesFrom(session, phase.start_ns, by));
+  if (!changes.length) return session.say("no room to move it");
+  void session.layers.edit(changes);
+  session.clock.seek((changes[0].after as Phase).start_ns);
+}
+
+function toChangePoint(session: Session, by: 1 | -1): void {
+  const to = phases.nextChangePoint(session.clock.t, by);
+  if (to === null) return session.say(`no ${by > 0 ? "later" : "earlier"} change point`);
+  session.clock.pause();
+  session.clock.seek(to);
 }
 
 function moveEvent(session: Session, to: number): void {
@@ -205,6 +227,9 @@ export function commands(actions: Record<string, () => unknown>): Command[] {
     { keys: ["]"], what: "phase ends at the cursor", group: G.label, run: (s) => setEdge(s, "end") },
     { keys: ["Alt+ArrowLeft", "Alt+ArrowRight"], what: "phase start, or event, one frame earlier, later", group: G.label, run: (s, e) => nudge(s, "start", e.key === "ArrowLeft" ? -1 : 1) },
     { keys: ["Alt+Shift+ArrowLeft", "Alt+Shift+ArrowRight"], what: "phase end one frame earlier, later", group: G.label, run: (s, e) => nudge(s, "end", e.key === "ArrowLeft" ? -1 : 1) },
+    { keys: ["Ctrl+ArrowLeft", "Ctrl+ArrowRight"], what: "whole phase, or event, one frame earlier, later (Shift: ten)", group: G.label, when: (s) => !boxSelected(s), run: (s, e) => move(s, (e.key === "ArrowLeft" ? -1 : 1) * (e.shiftKey ? 10 : 1)) },
+    { keys: ["j"], what: "cursor to the next change point of the signals (Shift+J: previous)", group: G.label, run: (s) => toChangePoint(s, 1) },
+    { keys: ["Shift+j"], what: "", group: "", run: (s) => toChangePoint(s, -1) },
     {
       keys: ["s"],
       what: "split the phase at the cursor",
@@ -330,7 +355,9 @@ export function listen(session: Session, timeline: TimelinePanel, actions: Recor
     const target = event.target as HTMLElement;
     if (["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName) && (target as HTMLInputElement).type !== "checkbox") return;
     const typed = target.closest("button, summary, a, [role=tab]");
-    if (typed && (event.key === "Enter" || event.key === " ")) return;
+    // What is selected already is not selected again: there Enter accepts it.
+    const chosen = typed?.getAttribute("aria-selected") === "true" && typed.getAttribute("role") !== "tab";
+    if (typed && (event.key === " " || (event.key === "Enter" && !chosen))) return;
     if (/^[1-9]$/.test(event.key) && !event.ctrlKey && !event.altKey && !event.metaKey) {
       event.preventDefault();
       const label = phases.labels(session, session.tier)[Number(event.key) - 1];

@@ -11,6 +11,12 @@ export function setChangePoints(points: { stamp_ns: number; label: string }[]): 
   changePoints = points;
 }
 
+// The change point nearest to an instant on one side of it; null where there is none.
+export function nextChangePoint(t: number, by: 1 | -1): number | null {
+  const beyond = changePoints.map((p) => p.stamp_ns).filter((at) => (at - t) * by > 0);
+  return beyond.length ? (by > 0 ? Math.min : Math.max)(...beyond) : null;
+}
+
 // What a boundary is drawn to within `reach`: change points, other boundaries, events and `cursor`;
 // else the nearest stamp of the stream in focus.
 export function snap(session: Session, t: number, reach: number, cursor: number): number {

@@ -8,6 +8,7 @@ import { CloudLayer } from "./cloudlayer";
 import { colourOf, fit, h, Size, theme } from "./dom";
 import { add, corners, EDGES, heading, moveBox, type Pose, qRotate, sub } from "./math";
 import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
+import { SceneCanvas } from "./scenecanvas";
 import { Scenery } from "./scenery";
 import type { Panel, Session } from "./session";
 import { drawSideViews, type SideView, sideViews, startSideDrag, zoomSideViews } from "./sideviews";
@@ -35,7 +36,7 @@ export class ScenePanel implements Panel {
   private readonly scene = new THREE.Scene();
   private readonly camera = new THREE.PerspectiveCamera(55, 1, 0.02, 5000);
   private readonly controls: OrbitControls;
-  private readonly canvas: HTMLCanvasElement;
+  private readonly canvas = new SceneCanvas();
   private readonly overlay: HTMLCanvasElement;
   private readonly info: HTMLElement;
   private readonly bar: HTMLElement;
@@ -53,19 +54,13 @@ export class ScenePanel implements Panel {
   private limits: { budget: number; merged: number };
   readonly software: boolean;
   frame: string;
-  // Milliseconds of the last render, for measuring.
-  lastRenderMs = 0;
-  renders = 0;
 
   constructor(private readonly session: Session) {
-    this.canvas = h("canvas", { class: "gl", "aria-label": "3D scene" });
     this.overlay = h("canvas", { class: "overlay", tabIndex: 0, "aria-label": "3D scene, labels" });
     this.info = h("span", { class: "delta" });
-    this.software = rendersInSoftware();
-    // Without a GPU every sample of a pixel costs as much as the pixel.
-    const antialias = !this.software;
-    this.renderer = new THREE.WebGLRenderer({ canvas: this.canvas, antialias, preserveDrawingBuffer: true, powerPreference: "high-performance" });
-    this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
+    this.software = this.canvas.software;
+    this.renderer = this.canvas.renderer;
+    this.canvas.element.className = "gl";
     const frames = session.frames.all();
     const streams = session.cloudStreams();
     const cloud = streams.find((s) => s.kind === "sweep") ?? streams[0];
@@ -75,7 +70,7 @@ export class ScenePanel implements Panel {
     this.limits = { budget, merged: 1 };
     this.clouds = streams.map((stream) => new CloudLayer(session, stream, budget, 1));
     this.scenery = new Scenery(session);
-    this.element = h("section", { class: "scene", "aria-label": "3D scene" }, this.canvas, this.overlay, (this.bar = this.controlsBar(frames)));
+    this.element = h("section", { class: "scene", "aria-label": "3D scene" }, this.canvas.element, this.overlay, (this.bar = this.controlsBar(frames)));
     this.size = new Size(this.element);
     this.camera.up.set(0, 0, 1);
     this.controls = new OrbitControls(this.camera, this.overlay);
@@ -139,7 +134,7 @@ export class ScenePanel implements Panel {
   };
 
   settled(): boolean {
-    return !this.size.width || this.clouds.every((cloud) => cloud.settled(this.session.clock.t));
+    return !this.size.width || (!this.dirty && !this.canvas.busy && this.clouds.every((cloud) => cloud.settled(this.session.clock.t)));
   }
 
   update(): void {
@@ -152,7 +147,7 @@ export class ScenePanel implements Panel {
       this.key = key;
       this.dirty = true;
     }
-    if (this.dirty) {
+    if (!this.canvas.busy && this.dirty) {
       this.dirty = false;
       this.render();
     }
@@ -172,11 +167,9 @@ export class ScenePanel implements Panel {
   }
 
   private render(): void {
-    const started = performance.now();
     const { t } = this.session.clock;
     const { width, height } = this.size;
-    const size = this.renderer.getSize(new THREE.Vector2());
-    if (size.x !== width || size.y !== height) this.renderer.setSize(width, height, false);
+    this.canvas.resize(width, height);
     this.scene.background = new THREE.Color(theme().panel);
     // In a camera's own frame height means nothing.
     const mode = this.mode === 1 && this.optical() ? 2 : this.mode;
@@ -205,9 +198,8 @@ export class ScenePanel implements Panel {
       this.renderer.render(this.scene, view.camera);
     }
     this.renderer.setScissorTest(false);
+    this.canvas.show();
     this.drawOverlay(boxes, main);
-    this.lastRenderMs = performance.now() - started;
-    this.renders++;
     const clouds = this.clouds.flatMap((c) => c.clouds());
     const shown = clouds.reduce((n, c) => n + c.count, 0);
     const total = clouds.reduce((n, c) => n + c.total, 0);
@@ -417,13 +409,4 @@ export class ScenePanel implements Panel {
     this.lookHere();
     this.dirty = true;
   }
-}
-
-// Whether WebGL runs on the CPU here, where a point costs about 0.3 µs.
-function rendersInSoftware(): boolean {
-  const gl = document.createElement("canvas").getContext("webgl2");
-  const debug = gl?.getExtension("WEBGL_debug_renderer_info");
-  const name = gl && debug ? String(gl.getParameter(debug.UNMASKED_RENDERER_WEBGL)) : "";
-  gl?.getExtension("WEBGL_lose_context")?.loseContext();
-  return /swiftshader|llvmpipe|software/i.test(name);
 }

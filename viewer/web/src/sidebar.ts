@@ -60,9 +60,11 @@ export class Sidebar implements Panel {
     this.key = key;
     this.tabs.get("Findings")!.textContent = this.worklist.findings.length ? `Findings ${this.worklist.findings.length}` : "Findings";
     const scroll = this.body.scrollTop;
+    const refocus = keepFocus(this.body);
     const parts = { Labels: () => this.labels(), Findings: () => this.worklist.rows(), Review: () => this.review(), History: () => this.history(), Streams: () => [] };
     this.body.replaceChildren(...parts[this.tab]());
     this.body.scrollTop = scroll;
+    refocus();
   }
 
   // -- labels ----------------------------------------------------------------------------------
@@ -277,6 +279,7 @@ export class Sidebar implements Panel {
       const t = a.tracks_3d;
       out.push(h("p", { class: "hint" }, `objects: ${t.matched} matched, ${t.only_a} only ${a.a}, ${t.only_b} only ${a.b}${t.centre_m === undefined ? "" : `, centres ${t.centre_m.toFixed(2)} m apart, ${((t.rotation_rad * 180) / Math.PI).toFixed(1)}°`}`));
     }
+    const chosen = (side: "a" | "b", d: any) => String(!!d[`${side}_id`] && this.session.isSelected(d[`${side}_id`]));
     const take = (side: "a" | "b", d: any) => {
       const collection = d.kind === "phase" ? "phases" : "tracks_3d";
       const id = d[`${side}_id`];
@@ -288,9 +291,9 @@ export class Sidebar implements Panel {
       out.push(
         h("div", { class: "finding warning" },
           h("span", {}, `${seconds(d.stamp_ns, 2)} s ${d.tier ?? `${d.kind} of ${d.object_id}`}${d.kind === "place" ? `, ${d.centre_m.toFixed(2)} m and ${((d.rotation_rad * 180) / Math.PI).toFixed(0)}° apart` : ""}: `),
-          h("button", { type: "button", class: "link", onclick: () => take("a", d) }, `${a.a}: ${d.a ?? "nothing"}`),
+          h("button", { type: "button", class: "link", "aria-selected": chosen("a", d), onclick: () => take("a", d) }, `${a.a}: ${d.a ?? "nothing"}`),
           " / ",
-          h("button", { type: "button", class: "link", onclick: () => take("b", d) }, `${a.b}: ${d.b ?? "nothing"}`),
+          h("button", { type: "button", class: "link", "aria-selected": chosen("b", d), onclick: () => take("b", d) }, `${a.b}: ${d.b ?? "nothing"}`),
           h("small", {}, "select one, Enter takes it over")),
       );
     return out;
@@ -356,6 +359,22 @@ export class Sidebar implements Panel {
       h("p", { class: "hint" }, "Δ: stamp of the sample shown minus the cursor. sync: verdict of the episode's ledger; – where nobody assessed it."),
     );
   }
+}
+
+// Where the keyboard is in a list that is made anew: call the result afterwards. A pointer leaves no
+// focus behind, so that keys go on to mean what the sheet says.
+function keepFocus(body: HTMLElement): () => void {
+  const reachable = () => [...body.querySelectorAll<HTMLElement>("button, a, input, summary")];
+  const active = document.activeElement as HTMLElement | null;
+  const all = reachable();
+  const at = active && active.matches(":focus-visible") ? all.indexOf(active) : -1;
+  if (at < 0) return () => {};
+  const text = active!.textContent;
+  const same = all.slice(0, at).filter((e) => e.textContent === text).length;
+  return () => {
+    const now = reachable();
+    (now.filter((e) => e.textContent === text)[same] ?? now[at])?.focus({ preventScroll: true });
+  };
 }
 
 const pinOf = (item: Annotation): any => item.pin ?? {};
