@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmdata.checks import Context, Status, run_checks
-from mmdata.checks.label_limits import LabelLimits, ProjectionLimits
+from mmdata.checks.label_limits import ProjectionLimits
 from mmdata.checks.labels import RULES, check_labels, unfolded
 from mmdata.checks.labels.lidar import count_points
 from mmdata.checks.labels.pipeline import check_boxes
@@ -213,9 +213,6 @@ def with_view(scene, index, **correction):
     return replace(scene, views=tuple(views))
 
 
-LOOSE = LabelLimits.model_validate({"causes": {"min_objects": 4}})
-
-
 def best_view(scene, labels):
     counts = [sum(b.stream == v.stream for b in plain(labels, 10.0, 0.7)) for v in scene.views]
     return int(np.argmax(counts))
@@ -224,7 +221,7 @@ def best_view(scene, labels):
 def test_a_turned_camera_is_one_cause(scene, labels):
     k = best_view(scene, labels)
     turned = with_view(scene, k, turn_rad=(0.0, np.radians(1.5), 0.0))
-    found = check_boxes(turned, [labels], LOOSE)
+    found = check_boxes(turned, [labels])
     top = unfolded(found)
     assert [(f.name, f.stream) for f in top] == [("camera_extrinsics", scene.views[k].stream)]
     assert top[0].value == pytest.approx(1.5, abs=0.15)
@@ -233,7 +230,7 @@ def test_a_turned_camera_is_one_cause(scene, labels):
 
 def test_a_late_camera_is_one_cause(scene, labels):
     k = best_view(scene, labels)
-    found = check_boxes(with_view(scene, k, late_ns=-80_000_000), [labels], LOOSE)
+    found = check_boxes(with_view(scene, k, late_ns=-80_000_000), [labels])
     top = unfolded(found)
     assert [(f.name, f.stream, f.error_type) for f in top] == [
         ("camera_late", scene.views[k].stream, "COM6")
