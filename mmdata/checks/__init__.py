@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,8 @@ def check(
     return register
 
 
-def passed(
+def _outcome(
+    status: Status,
     message: str,
     stream: str | None = None,
     *,
@@ -172,29 +174,12 @@ def passed(
     limit: float | None = None,
     details: Iterable[Detail] = (),
 ) -> Outcome:
-    return Outcome(Status.PASSED, message, stream, value, limit, tuple(details))
+    return Outcome(status, message, stream, value, limit, tuple(details))
 
 
-def failed(
-    message: str,
-    stream: str | None = None,
-    *,
-    value: float | None = None,
-    limit: float | None = None,
-    details: Iterable[Detail] = (),
-) -> Outcome:
-    return Outcome(Status.FAILED, message, stream, value, limit, tuple(details))
-
-
-def not_assessed(
-    message: str,
-    stream: str | None = None,
-    *,
-    value: float | None = None,
-    limit: float | None = None,
-    details: Iterable[Detail] = (),
-) -> Outcome:
-    return Outcome(Status.NOT_ASSESSED, message, stream, value, limit, tuple(details))
+passed = partial(_outcome, Status.PASSED)
+failed = partial(_outcome, Status.FAILED)
+not_assessed = partial(_outcome, Status.NOT_ASSESSED)
 
 
 def rules() -> tuple[Rule, ...]:

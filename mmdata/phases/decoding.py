@@ -1,11 +1,10 @@
-"""From evidence to phases: a grammar decoded over candidates, or plain unnamed segments."""
+"""From evidence to phases: a grammar decoded over candidates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import find_peaks
 
 from mmdata.phases.evidence import Evidence, candidate_times, strengths
 from mmdata.phases.grammar import Grammar
@@ -19,10 +18,6 @@ TRUST = (1.0, 0.9, 0.8, 0.5)
 """Worth of the kinds a state lists under `enter`, in their order."""
 OTHER = 0.25
 """Worth of an instant of a kind the state does not list."""
-
-
-HALF_SURE = 0.4
-"""Fused score of a boundary without a grammar at which it is as likely as not."""
 LONGEST = 8.0
 """Look-back, in lengths of the longest typical phase; a longer stay is put together of several."""
 
@@ -163,50 +158,3 @@ WORTH = {
     "tilt_stop": 0.4,
 }
 """Worth of a kind of instant where no grammar says what to expect."""
-
-
-def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
-    """Segments between local maxima of the fused evidence, labelled `segment`.
-
-    The fused score adds up kinds and effectors (each once), so agreement counts, and so does
-    whether what begins there lasts; a boundary takes the time of its most trusted instant, and its
-    score squashed to 0 to 1 is its confidence.
-    """
-    grid = evidence.grid
-    end = (grid.n - 1) * grid.step_s
-    kinds = {(i.kind, i.effector) for i in evidence.instants}
-    score = np.zeros(grid.n)
-    for kind, effector in kinds:
-        mine = [i for i in evidence.instants if (i.kind, i.effector) == (kind, effector)]
-        near_by = strengths(mine, kind, grid.seconds, settings.boundary_sigma_s)
-        score += WORTH.get(kind, 0.5) * near_by
-    # Two arms do twice as much without there being twice as many phases.
-    score /= np.sqrt(max(1, len({effector for _, effector in kinds})))
-    if evidence.lasting is not None:
-        score *= 0.5 + 0.5 * evidence.lasting
-    peaks, _ = find_peaks(
-        score, height=settings.unnamed_threshold, distance=grid.steps(settings.unnamed_min_s)
-    )
-    most = max(2, round(end * settings.unnamed_most_hz))
-    peaks = np.sort(peaks[np.argsort(-score[peaks], kind="stable")[:most]])
-    instants = sorted(evidence.instants, key=lambda x: x.seconds)
-    times = np.array([x.seconds for x in instants])
-    cuts, sure = [0.0], [1.0]
-    why: list[tuple[str, ...]] = [("episode start",)]
-    for i in peaks.tolist():
-        at = i * grid.step_s
-        first, last = np.searchsorted(times, [at - settings.merge_s, at + settings.merge_s])
-        near = instants[first:last]
-        if not near or at < settings.unnamed_min_s or at > end - settings.unnamed_min_s:
-            continue
-        lead = max(near, key=lambda x: WORTH.get(x.kind, 0.5) * x.strength)
-        cuts.append(lead.seconds)
-        why.append(tuple(sorted({f"{x.kind} {x.strength:.2f}" for x in near})))
-        sure.append(float(score[i] / (score[i] + HALF_SURE)))
-    cuts.append(end)
-    segments = [
-        Segment("segment", a, b, c, w)
-        for a, b, c, w in zip(cuts, cuts[1:], sure, why, strict=False)
-        if b > a
-    ]
-    return Decoded(tuple(segments), float("nan"), None)

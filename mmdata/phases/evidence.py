@@ -38,7 +38,8 @@ class Instant:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """All facts (name -> value, weight) and instants of an episode on its grid; lasting (n,) is how
-    much changes for good at each instant, 1 for the strongest, None where nobody looked.
+    much changes for good at each instant, 1 for the strongest, None where nobody looked; flow
+    (n, C): what all hands do, as of `features.flow`.
     """
 
     grid: Grid
@@ -46,6 +47,7 @@ class Evidence:
     instants: Sequence[Instant]
     top_speed_m_s: float = 0.0
     lasting: Floats | None = None
+    flow: Floats | None = None
 
 
 def _ramp(values: Floats, low: float, high: float) -> Floats:

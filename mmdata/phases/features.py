@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmdata.geometry import quat_continuous, quat_rotate
+from mmdata.geometry import (
+    quat_conjugate,
+    quat_continuous,
+    quat_multiply,
+    quat_rotate,
+    quat_to_rotvec,
+)
 from mmdata.phases.grid import Grid, resample, robust_sigma, smooth
 from mmdata.phases.inputs import Effector, Floats, Inputs, Series
 from mmdata.phases.settings import Settings
@@ -34,8 +40,8 @@ class Scales:
 class Motion:
     """Signals of one effector on the grid, each (n,) or None where the episode lacks it.
 
-    space is "position" (m) or "joints" (rad). velocity (n, C) is smoothed
-    half as much as speed. before and after (n, C) are mean velocities over the
+    space is "position" (m) or "joints" (rad). velocity (n, C) is smoothed half as much as speed;
+    turning (n, 3) is rotation in rad/s. before and after (n, C) are mean velocities over the
     window before and after each instant. width and command are 0 closed to 1 open. force and per_kg
     (n, 3): what is left after compensation, and what a kilogram more would add to it, up to
     load_sign (0: not known); tool_kg: what was taken off for the empty hand.
@@ -49,6 +55,7 @@ class Motion:
     after: Floats | None
     up: Floats | None
     tilt_rate: Floats | None
+    turning: Floats | None
     width: Floats | None
     width_rate: Floats | None
     command: Floats | None
@@ -135,7 +142,7 @@ def motion_signals(
     counts as fast and still.
     """
     source: Series | None = None
-    path = space = up = tilt_rate = None
+    path = space = up = tilt_rate = turning = None
     if effector.position is not None:
         source, space = effector.position, "position"
     elif effector.joints is not None:
@@ -161,6 +168,9 @@ def motion_signals(
         orientation = _orientation(effector.orientation, grid)
         axis = quat_rotate(orientation, np.array([0.0, 0.0, 1.0]))
         tilt_rate = np.linalg.norm(smooth(axis, 0.1, grid, order=1), axis=1)
+        step = quat_multiply(orientation[1:], quat_conjugate(orientation[:-1]))
+        turned = quat_to_rotvec(step) / grid.step_s
+        turning = smooth(np.vstack([turned[:1], turned]), 0.1, grid)
 
     width = rate = command = None
     ends = command_ends = opens_up = None
@@ -198,6 +208,7 @@ def motion_signals(
         after,
         up,
         tilt_rate,
+        turning,
         width,
         rate,
         command,
@@ -252,6 +263,36 @@ def lasting_change(motions: Sequence[Motion], grid: Grid, settings: Settings) ->
     mean = (summed[w:] - summed[:-w]) / w
     out[w : grid.n - w + 1] = np.linalg.norm(mean[w:] - mean[:-w], axis=1)
     return np.asarray(np.minimum(out / max(float(np.percentile(out, 95)), 1e-12), 2.0))
+
+
+def flow(motions: Sequence[Motion], grid: Grid) -> Floats | None:
+    """(n, C) what all hands do, each kind of motion at unit power; None where nothing is known.
+
+    Fingers count less: they say when something is taken, hands and wrists what is being done.
+    Joints stand for place and rotation; they are made independent of each other first, since one
+    movement of the hand moves many.
+    """
+    columns: list[tuple[float, Floats]] = []
+    for m in motions:
+        if m.velocity is not None:
+            calm = smooth(m.velocity, 0.05, grid)
+            joints = m.space == "joints"
+            columns.append((2.0, _independent(calm)) if joints else (1.0, calm))
+        if m.turning is not None:
+            columns.append((1.0, m.turning))
+        if m.width is not None:
+            columns.append((0.16, smooth(m.width, 0.1, grid, order=1)[:, None]))
+    powers = [float((c**2).sum(axis=1).mean()) for _, c in columns]
+    scaled = [np.sqrt(w / p) * c for (w, c), p in zip(columns, powers, strict=True) if p > 1e-12]
+    return np.hstack(scaled) if scaled else None
+
+
+def _independent(values: Floats) -> Floats:
+    """(n, C) principal components at equal power, but for those of hardly any."""
+    centred = values - values.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centred.T @ centred / len(centred))
+    sizes = np.sqrt(sizes)
+    return np.asarray(centred @ axes.T / np.maximum(sizes, max(0.2 * sizes[0], 1e-12)))
 
 
 def _orientation(series: Series, grid: Grid) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmdata.phases.base import base_evidence, hard_brakings
 from mmdata.phases.contacts import Contact, grasp_contacts, gripper_moves, mask_of
-from mmdata.phases.decoding import Decoded, decode_grammar, decode_unnamed
+from mmdata.phases.decoding import Decoded, decode_grammar
 from mmdata.phases.events import (
     Found,
     Outcome,
@@ -25,6 +25,7 @@ from mmdata.phases.evidence import Evidence, Instant, motion_facts, motion_insta
 from mmdata.phases.features import (
     Motion,
     Scales,
+    flow,
     grid_of,
     lasting_change,
     motion_signals,
@@ -37,6 +38,7 @@ from mmdata.phases.metrics import Interval
 from mmdata.phases.settings import DEFAULTS, Settings
 from mmdata.phases.tools import tool_touches
 from mmdata.phases.touch import audio_onsets
+from mmdata.phases.unnamed import decode_unnamed
 
 FIT_NEEDED = -0.45
 """Nats per fact a grammar must reach to be used unasked; guessing gives -0.69."""
@@ -329,7 +331,8 @@ def _everything(analysis: Analysis) -> Evidence:
     if not analysis.motions and analysis.base is not None:
         instants += analysis.base.instants
     lasting = analysis.lasting if analysis.motions else None
-    return Evidence(analysis.grid, {}, instants, lasting=lasting)
+    moved = flow(analysis.motions, analysis.grid)
+    return Evidence(analysis.grid, {}, instants, lasting=lasting, flow=moved)
 
 
 def segment_inputs(

@@ -34,10 +34,14 @@ class OnsetConfig:
 
 @dataclass(frozen=True)
 class Onsets:
-    """Stamps (N,) int64 ascending, and the time step that limits how well each is known."""
+    """Stamps (N,) int64 ascending, and the time step that limits how well each is known.
+
+    common_ns: standard deviation of what all share, which no number of them averages out.
+    """
 
     stamp_ns: Stamps
     resolution_ns: float
+    common_ns: float = 0.0
 
 
 def audio_onsets(
@@ -78,8 +82,8 @@ def contact_onsets(
     """Onsets of force or touch from (N, C) or (N, ...) values.
 
     With ``rate`` the size is |dF/dt| (wrenches: a load is no contact); without, it is the summed
-    change from the resting level (tactile arrays). An onset lies midway between the last quiet and
-    the first loud sample, since the contact happened between the two.
+    change from the resting level (tactile arrays). The contact happened between the last quiet and
+    the first loud sample: midway, or where the rise of a level extrapolates to nothing.
     """
     values = np.asarray(force, np.float64).reshape(len(force), -1)
     stamps = np.asarray(stamp_ns, np.int64)
@@ -97,8 +101,17 @@ def contact_onsets(
         size = np.abs(values - np.median(values[: max(8, len(values) // 50)], axis=0)).sum(axis=1)
     first = _first_crossings(size, max(1, round(refractory_s * 1e9 / period)), level=not rate)
     first = first[first > 0]
-    middle = stamps[first - 1] + (stamps[first] - stamps[first - 1]) // 2
-    return Onsets(middle, period)
+    before = stamps[first] - stamps[first - 1]
+    if rate:
+        return Onsets(stamps[first] - before // 2, period)
+    # Midway would be late by the time a soft touch needs to leave the noise.
+    rest = float(np.quantile(size, 0.1))
+    then = np.minimum(first + 1, len(size) - 1)
+    slope = (size[then] - size[first]) / np.maximum(stamps[then] - stamps[first], 1)
+    back = np.where(slope > 0, (size[first] - rest) / np.maximum(slope, 1e-30), 0.0)
+    onset = stamps[first] - np.rint(np.clip(back, 0, before)).astype(np.int64)
+    # A soft touch begins below any noise, at every grasp alike.
+    return Onsets(onset, period, common_ns=period / np.sqrt(12))
 
 
 def match_onsets(
@@ -136,6 +149,7 @@ def match_onsets(
     grain = np.hypot(a.resolution_ns, b.resolution_ns) / np.sqrt(12)
     # 1.25: a median is less efficient than a mean.
     sigma = 1.25 * max(spread, float(grain)) / np.sqrt(len(paired))
+    sigma = float(np.hypot(sigma, np.hypot(a.common_ns, b.common_ns)))
     if air_distance_m is not None:
         offset -= air_distance_m * AIR_NS_PER_M
     elif method.startswith("audio"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +27,46 @@ def test_no_grammar_is_forced_on_what_it_does_not_explain(joints: bool, rate_hz:
     found = [segment_inputs(t.inputs) for t in takes]
     assert [f.grammar for f in found] == [None] * len(takes)
     assert all(any("no grammar explains" in note for note in f.notes) for f in found)
-    uniform = []
-    for t in takes:
-        edges = np.linspace(t.inputs.start_ns, t.inputs.end_ns, len(t.phases) + 1)
+    intervals = [f.intervals() for f in found]
+    assert f1_250(takes, intervals) >= 0.6
+    for counts in (intervals, [t.phases for t in takes]):
+        assert f1_250(takes, intervals) > 1.8 * f1_250(takes, even_cut(takes, counts))
+    # As many as there are, or nearly so, though hands start and stop many times in each.
+    true = sum(len(t.phases) for t in takes)
+    assert 0.7 * true <= sum(map(len, intervals)) <= 1.5 * true
+
+
+def even_cut(takes: list[Take], like: Sequence[Sequence[Interval]]) -> list[list[Interval]]:
+    """Equal parts, as many as `like` has."""
+    out = []
+    for t, found in zip(takes, like, strict=True):
+        edges = np.linspace(t.inputs.start_ns, t.inputs.end_ns, len(found) + 1)
         stamps = np.rint(edges).astype(np.int64).tolist()
-        uniform.append([Interval("", a, b) for a, b in itertools.pairwise(stamps)])
-    assert f1_250(takes, [f.intervals() for f in found]) > f1_250(takes, uniform)
+        out.append([Interval("", a, b) for a, b in itertools.pairwise(stamps)])
+    return out
+
+
+def test_slower_gestures_give_fewer_segments() -> None:
+    """The time scale is the episode's own: the same hands at half the speed, the same segments."""
+    take = teleoperated(305)
+    usual = segment_inputs(take.inputs, "none").intervals()
+    slow = segment_inputs(slowed(take.inputs, 2.0), "none").intervals()
+    assert len(slow) == pytest.approx(len(usual), abs=3)
+
+
+def slowed(inputs: Inputs, factor: float) -> Inputs:
+    def stretch(series: Series | None) -> Series | None:
+        if series is None:
+            return None
+        since = np.rint((series.stamp_ns - inputs.start_ns) * factor).astype(np.int64)
+        return replace(series, stamp_ns=inputs.start_ns + since)
+
+    roles = ("position", "orientation", "width")
+    hands = tuple(
+        replace(e, **{r: stretch(getattr(e, r)) for r in roles}) for e in inputs.effectors
+    )
+    end = inputs.start_ns + round((inputs.end_ns - inputs.start_ns) * factor)
+    return replace(inputs, end_ns=end, effectors=hands)
 
 
 @pytest.mark.slow  # a model needs several long episodes

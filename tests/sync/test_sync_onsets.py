@@ -100,3 +100,24 @@ def test_abstains() -> None:
 def test_silence_has_no_onset() -> None:
     stamps, starts, samples, rate = sound(IMPACTS_S)
     assert len(audio_onsets(stamps, starts, np.zeros_like(samples), rate).stamp_ns) == 0
+
+
+def test_a_soft_touch_is_known_better_than_its_rate_but_never_beyond() -> None:
+    """Grip that rises slowly from contacts between samples of a 100 Hz sensor."""
+    rng = np.random.default_rng(4)
+    touched = np.array([2.0034, 5.0071, 8.0012, 11.0097])
+    seconds = np.arange(0, 14, 0.01)
+    since = np.clip(seconds[:, None] - touched, 0, None)
+    grip = (10 * (1 - np.exp(-since / 0.05)) * (since < 1.0)).sum(axis=1)
+    taxels = grip[:, None] * np.full(16, 1 / 16) + rng.normal(0, 0.01, (len(seconds), 16))
+    stamps = START + np.rint(seconds * 1e9).astype(np.int64)
+    found = contact_onsets(stamps, taxels, rate=False)
+    error = (found.stamp_ns - START) / 1e9 - touched
+    assert np.abs(error).max() < 0.004
+    # What all soft touches share is not averaged out: sigma stays above a quarter of a period.
+    exact = Onsets(START + np.rint(touched * 1e9).astype(np.int64), 1e5)
+    offset = match_onsets(exact, found, method="contact_onsets")
+    assert offset.offset_ns is not None
+    assert offset.sigma_ns is not None
+    assert 2.5e6 < offset.sigma_ns < 6e6
+    assert abs(offset.offset_ns) < 2 * offset.sigma_ns
