@@ -521,13 +521,16 @@ def test_the_sheet_names_every_key_and_layout_is_remembered(
     page.press("Escape")
     page.press("h")
     theme = page.run("() => document.documentElement.dataset.theme")
+    height = "() => Math.round(document.querySelector('section.timeline').offsetHeight)"
+    higher = page.run(height) + 40
     page.page.locator(".border.timeline").focus()
     page.press("ArrowUp", "ArrowUp")
-    page.wait("() => window.mmdata.session.preferences.sizes?.timeline === 270")
+    page.wait(f"() => window.mmdata.session.preferences.sizes?.timeline === {higher}")
+    assert page.run(height) == higher
     page.page.wait_for_timeout(700)
     again = open_page(f"{server.url}?ep=drive.h5&user=anna")
     assert again.run("() => document.documentElement.dataset.theme") == theme
-    assert again.run("() => window.mmdata.session.preferences.sizes.timeline") == 270
+    assert again.run(height) == higher
 
 
 @pytest.mark.parametrize("zoom", [1.0, 1.25, 1.5])
@@ -538,10 +541,23 @@ def test_nothing_is_cut_off_when_zoomed(server: Server, open_page: OpenPage, zoo
     small = page.run("""() => [...document.querySelectorAll('button, .name, .tabs *')].filter(
       (e) => e.offsetParent && parseFloat(getComputedStyle(e).fontSize) < 11).length""")
     assert small == 0
-    cut = page.run("""() => [...document.querySelectorAll('.bar button, .tabs button')].filter(
-      (e) => { const r = e.getBoundingClientRect(); return r.right > innerWidth + 1; })
+    cut = page.run("""() => [...document.querySelectorAll('.bar button, .tabs button, .status')]
+      .filter((e) => { const r = e.getBoundingClientRect();
+        return r.right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1; })
       .map((e) => e.innerText)""")
     assert cut == []
+    # Every panel has its place, and no picture is covered by its caption.
+    for name, least in (
+        (".camera .frame", 60), ("section.scene", 100), ("section.signals", 80),
+        ("section.timeline", 100),
+    ):  # fmt: skip
+        box = page.run(f"() => document.querySelector('{name}').getBoundingClientRect().toJSON()")
+        assert box["height"] >= least, name
+        assert box["bottom"] <= viewport["height"] + 1, name
+    overlaps = page.run("""() => [...document.querySelectorAll('.camera')].filter((f) =>
+      f.querySelector('figcaption').getBoundingClientRect().bottom
+        > f.querySelector('.frame').getBoundingClientRect().top + 0.5).length""")
+    assert overlaps == 0
 
 
 def test_deep_links_bring_back_instant_and_selection(server: Server, open_page: OpenPage) -> None:

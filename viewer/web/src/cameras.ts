@@ -67,7 +67,7 @@ export class CameraTile {
       this.drag = startImageDrag(session, this, event);
     });
     this.element.addEventListener("dblclick", () => this.element.classList.toggle("large"));
-    this.size = new Size(this.element);
+    this.size = new Size(this.overlay);
   }
 
   // Stamp of the frame on screen; the cursor while there is none.

@@ -375,14 +375,22 @@ function applyHidden(preferences: Preferences): void {
   for (const name of PANELS) main?.classList.toggle(`no-${name}`, preferences.hidden?.includes(name) ?? false);
 }
 
-const SIZES: Record<string, [number, number, number]> = { side: [330, 220, 640], low: [200, 60, 700], scene: [45, 15, 85], tactile: [120, 60, 400], timeline: [230, 80, 600] };
+// Per border its size in a window of this height and width, the least and the most.
+const SIZES: Record<string, [() => number, number, number]> = {
+  side: [() => Math.min(330, Math.max(290, 0.25 * innerWidth)), 220, 640],
+  low: [() => Math.min(240, 0.23 * innerHeight), 60, 700],
+  scene: [() => 45, 15, 85],
+  tactile: [() => Math.min(120, 0.13 * innerHeight), 60, 400],
+  timeline: [() => Math.min(250, 0.28 * innerHeight), 80, 600],
+};
 
 // Panels on a grid with draggable borders; sizes and hidden panels are remembered per user.
 function layout(session: Session, parts: { bar: HTMLElement; cameras: Panel; scene: ScenePanel; signals: Panel; tactile: Panel; timeline: Panel; sidebar: Panel }, save: () => void): void {
   const main = h("main", { class: "viewer" });
   const apply = () => {
-    for (const [name, [initial]] of Object.entries(SIZES)) main.style.setProperty(`--${name}`, String(session.preferences.sizes?.[name] ?? initial));
+    for (const [name, [initial]] of Object.entries(SIZES)) main.style.setProperty(`--${name}`, String(session.preferences.sizes?.[name] ?? Math.round(initial())));
   };
+  window.addEventListener("resize", apply);
   const border = (name: string, horizontal: boolean, sign: 1 | -1) => {
     const [initial, least, most] = SIZES[name];
     const set = (value: number) => {
@@ -390,7 +398,7 @@ function layout(session: Session, parts: { bar: HTMLElement; cameras: Panel; sce
       apply();
       save();
     };
-    const now = () => session.preferences.sizes?.[name] ?? initial;
+    const now = () => session.preferences.sizes?.[name] ?? Math.round(initial());
     const bar = h("div", { class: `border ${name}`, role: "separator", tabIndex: 0, "aria-orientation": horizontal ? "vertical" : "horizontal", "aria-label": `size of ${name}` });
     bar.addEventListener("pointerdown", (e) => {
       bar.setPointerCapture(e.pointerId);

@@ -4,7 +4,7 @@
 import * as THREE from "three";
 import { colourOf } from "./dom";
 import { Lens } from "./lens";
-import { apply, type Pose } from "./math";
+import { apply, type Pose, sub } from "./math";
 import type { Session } from "./session";
 import type { StreamInfo, Vec3 } from "./types";
 import { Robot } from "./urdf";
@@ -75,11 +75,18 @@ export class Scenery {
     this.object.add(lines);
   }
 
+  // Whether a sensor gets metres away in the course of the episode: as large as that is its scene.
+  private travels(frame: string): boolean {
+    const { frames, clock } = this.session;
+    const [start, ...later] = [0, 0.5, 1].map((w) => frames.transform(frames.root(frame), frame, w * clock.duration)?.p);
+    return !!start && later.some((p) => p && Math.hypot(...sub(p, start)) > 3);
+  }
+
   private addFrustum(stream: StreamInfo): void {
     const sensor = this.session.sensorOf(stream);
     if (!sensor?.K) return;
     const lens = new Lens(sensor);
-    const far = this.session.streams.some((s) => s.moves) ? 1.5 : 0.15;
+    const far = this.travels(sensor.frame_id) ? 1.5 : 0.15;
     const at = (u: number, v: number): Vec3 | null => {
       const ray = lens.unproject([u * (lens.width - 1), v * (lens.height - 1)]);
       return ray && (ray.map((x) => x * far) as Vec3);

@@ -105,7 +105,9 @@ export class Sidebar implements Panel {
       add(layer, "phases", item, `${seconds(item.start_ns, 2)}–${seconds(item.end_ns, 2)} s`, `${item.label}${item.success === undefined ? "" : item.success ? " ✓" : " ✗"}`, item.start_ns);
     for (const { item, layer } of layers.all<EventMark>("events").sort((a, b) => a.item.stamp_ns - b.item.stamp_ns))
       add(layer, "events", item, `${seconds(item.stamp_ns, 3)} s`, `◆ ${item.label}`, item.stamp_ns);
-    if (!list.children.length) list.append(h("p", { class: "empty" }, "No labels yet. N begins a phase, V marks an event, B draws a box; ? shows all keys."));
+    if (!list.children.length) list.append(h("p", { class: "empty" }, "No labels of yours yet. N begins a phase, V marks an event, B draws a box; ? shows all keys."));
+    if (!list.querySelector("button") && others.children.length > 1)
+      list.append(h("p", { class: "empty" }, "Or begin with what others made: select it, here or in the timeline; Enter takes it over, Shift+Enter all of its tier."));
     const instruction = captions[0]?.item.text ?? this.session.api.manifest.metadata.instruction;
     return [
       h("div", { class: "layers" }, ...layerRows),

@@ -21,6 +21,8 @@ class Plot {
   private readonly size: Size;
   private readonly legend: HTMLElement;
   private readonly line: HTMLElement;
+  // Ends of the vertical axis.
+  private readonly ends = ["high", "low"].map((name) => h("span", { class: `range ${name}` }));
   private readonly series: Series;
   private plot: uPlot | null = null;
   private key = "";
@@ -37,7 +39,7 @@ class Plot {
     this.names = info.channels ?? (size === 3 ? ["x", "y", "z"] : size === 4 && choice.field === "orientation" ? ["qw", "qx", "qy", "qz"] : Array.from({ length: size }, (_, i) => String(i)));
     this.legend = h("div", { class: "legend" });
     this.line = h("div", { class: "cursor-line" });
-    this.body = h("div", { class: "plot-body" }, this.line);
+    this.body = h("div", { class: "plot-body" }, this.line, ...this.ends);
     this.size = new Size(this.body);
     const unit = info.unit ? ` (${info.unit})` : "";
     this.element = h(
@@ -119,6 +121,7 @@ class Plot {
           height,
           padding: [4, 0, 2, 0],
           legend: { show: false },
+          hooks: { draw: [(plot) => this.range(plot.scales.y)] },
           cursor: { show: false },
           select: { show: false, left: 0, top: 0, width: 0, height: 0 },
           scales: {
@@ -148,6 +151,10 @@ class Plot {
     }
   }
 
+  private range({ min, max }: uPlot.Scale): void {
+    for (const [k, end] of [max, min].entries()) this.ends[k].textContent = typeof end === "number" ? String(Number(end.toPrecision(4))) : "";
+  }
+
   private values(): void {
     const { clock } = this.session;
     const i = this.series.stamps.nearest(clock.t);
@@ -159,7 +166,8 @@ class Plot {
     const off = i >= 0 ? deviation(this.series.stamps.ns[i] - clock.t) : "no sample";
     const rows: Node[] = [h("span", { class: "delta" }, `Δ ${off}`)];
     for (let c = 0; c < Math.min(this.series.channels, MOST_SHOWN_CHANNELS); c++) {
-      const row = h("span", { class: "value" }, `${this.names[c] ?? c} ${values ? values[c].toPrecision(4) : "…"}`);
+      const name = this.series.channels > 1 ? `${this.names[c] ?? c} ` : "";
+      const row = h("span", { class: "value" }, name + (values ? values[c].toPrecision(4) : "…"));
       row.style.color = colourOf(`channel ${CHANNEL_COLOURS[c % CHANNEL_COLOURS.length]}`);
       rows.push(row);
     }

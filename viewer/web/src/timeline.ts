@@ -105,7 +105,7 @@ export class TimelinePanel implements Panel {
     if (layers.all("events").length) push({ kind: "events", label: "events", height: 18 });
     if (this.places().length)
       push({ kind: "findings", label: "findings", height: 14 });
-    if (this.waveform) push({ kind: "audio", label: this.waveform.stream, height: 34, stream: this.waveform.stream });
+    if (this.waveform) push({ kind: "audio", label: `♪ ${this.waveform.stream}`, height: 34, stream: this.waveform.stream });
     for (const stream of this.session.streams)
       if (stream.kind !== "text" && stream.kind !== "opaque" && stream.count > 2 && !/Info$/.test(stream.source_type ?? ""))
         push({ kind: "stream", label: stream.name, height: 11, stream: stream.name });
@@ -301,7 +301,8 @@ export class TimelinePanel implements Panel {
         high = Math.max(high, wave.high[k]);
       }
       const half = (lane.height / 2 - 1) / peak;
-      g.fillRect(px, middle - high * half, 1, Math.max(1, (high - low) * half));
+      // Wider than a pixel, or zoomed pages show seams.
+      g.fillRect(px, middle - high * half, 1.5, Math.max(1, (high - low) * half));
     }
     for (const [a, b] of stream.gaps) {
       g.fillStyle = theme().bad;
