@@ -148,18 +148,22 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def run_pool(todo: list[Task], jobs: int, progress: Progress | None) -> Results:
-    """In `jobs` processes. When one is killed, the logs it may have died of are tried alone."""
+    """In `jobs` processes. When one is killed, the logs it may have died of are tried once more,
+    each alone; one that dies then is given up."""
     reports: Any = None
     if progress is not None:
         reports = multiprocessing.get_context("spawn").Queue()
     pool = _Pool(jobs, todo[0].out, reports)
     waiting = list(reversed(todo))
     alone: list[Task] = []
+    by_itself = False
     running: dict[Future[tuple[JobResult, float]], Task] = {}
     try:
         while waiting or running or alone:
             # No more is handed out than can run, so that stopping has little to give up.
-            limit, queue = (1, alone) if alone else (jobs, waiting)
+            if not running:
+                by_itself = bool(alone)
+            limit, queue = (1, alone) if by_itself else (jobs, waiting)
             while queue and len(running) < limit:
                 try:
                     future = pool.submit(queue[-1])
@@ -180,7 +184,7 @@ def run_pool(todo: list[Task], jobs: int, progress: Progress | None) -> Results:
                     pool.restart()
                     for suspect in suspects:
                         remove_partials(suspect)
-                    if len(suspects) == 1:
+                    if by_itself:
                         yield JobResult(task.source, reason=_DIED), time.time()
                     else:
                         alone += reversed(suspects)
