@@ -123,12 +123,14 @@ def read_budget(path: str | Path) -> Budget:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when it is none."""
+    """The mapping in a YAML file. Raises ConfigError when it is none or cannot be read."""
     import yaml
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}".replace("\n", " ")) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values; see docs/sync.md, Budgets")

@@ -142,13 +142,15 @@ def _svg(
         x = _LEFT + k / 2 * (w - _LEFT - _RIGHT)
         value = frame.x[0] + k / 2 * (frame.x[1] - frame.x[0])
         anchor = ("start", "middle", "end")[k]
-        texts.append(f'<text x="{x:.0f}" y="{h - 20}" text-anchor="{anchor}">{value:.3g}</text>')
+        texts.append(
+            f'<text x="{x:.0f}" y="{h - 20}" text-anchor="{anchor}">{_number(value)}</text>'
+        )
         if scale_y and k != 1:
             y = h - _BOTTOM - k / 2 * (h - _TOP - _BOTTOM)
             value = frame.y[0] + k / 2 * (frame.y[1] - frame.y[0])
             texts.append(
                 f'<text x="{_LEFT - 4}" y="{y + 4 + 4 * (k // 2):.0f}" '
-                f'text-anchor="end">{value:.3g}</text>'
+                f'text-anchor="end">{_number(value)}</text>'
             )
     texts.append(
         f'<text x="{(_LEFT + w) / 2:.0f}" y="{h - 5}" text-anchor="middle">{_text(label_x)}</text>'
@@ -160,6 +162,11 @@ def _svg(
     )
     body = "".join([axes, *parts, *texts])
     return f'<svg viewBox="0 0 {w} {h}" width="{w}" height="{h}">{body}</svg>'
+
+
+def _number(value: float) -> str:
+    """Three digits, and never an exponent for what still fits in whole numbers."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _text(value: str) -> str:

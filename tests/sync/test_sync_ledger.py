@@ -108,6 +108,8 @@ def test_budget_file(tmp_path: Path) -> None:
     path.write_text("a: [\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         read_budget(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        read_budget(tmp_path / "absent.yaml")
 
 
 def test_durations() -> None:
