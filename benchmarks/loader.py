@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Bench:
     def limits(self, names: Iterable[str] = tuple(LIMITS)) -> dict[str, Measured]:
         """Bare decoding of one core."""
         return {
-            name: in_child(lambda n=name: ours.bare(self.folder, *LIMITS[n], self.seconds / 2))
+            name: in_child(partial(ours.bare, self.folder, *LIMITS[name], self.seconds / 2))
             for name in names
         }
 
@@ -118,9 +119,7 @@ def _of_mmdata(bench: Bench, kinds: Iterable[str], cases: Any) -> list[Measured]
     return bench.rows(
         (
             [f"mmdata {kind}", order, workers, threads, size_mb(bench.folder / kind)],
-            lambda k=kind, o=order, w=workers, t=threads: ours.images(
-                bench.folder / k, o, w, t, bench.seconds
-            ),
+            partial(ours.images, bench.folder / kind, order, workers, threads, bench.seconds),
         )
         for kind in kinds
         for order, workers, threads in cases
@@ -184,9 +183,9 @@ def peers(bench: Bench) -> Measured:
 
 def signals(bench: Bench) -> Measured:
     """Samples without images, and windows of one long signal."""
-    found = {"short": in_child(lambda: ours.signals(bench.folder / "jpeg", bench.seconds / 2))}
+    found = {"short": in_child(partial(ours.signals, bench.folder / "jpeg", bench.seconds / 2))}
     if bench.arguments.rows:
-        found["long"] = in_child(lambda: ours.long_signal(_long(bench), bench.seconds / 2))
+        found["long"] = in_child(partial(ours.long_signal, _long(bench), bench.seconds / 2))
     return found
 
 
@@ -195,7 +194,7 @@ def memory(bench: Bench) -> Measured:
     cases = [("jpeg", "random"), ("h264", "block shuffle")]
     return {
         f"{kind}, {order}, {workers} workers": in_child(
-            lambda k=kind, o=order, w=workers: ours.memory_of_epochs(bench.folder / k, o, w, 3)
+            partial(ours.memory_of_epochs, bench.folder / kind, order, workers, 3)
         )
         for kind, order in cases
         for workers in (0, 2)
@@ -211,9 +210,9 @@ def many(bench: Bench) -> Measured:
     for name, workers in (("first", 0), ("first, 2 workers", 2)):
         for made in folder.glob("*.json"):
             made.unlink()
-        found[name] = in_child(lambda w=workers: ours.open_many(folder, w))
-    found["again"] = in_child(lambda: ours.open_many(folder, 0))
-    return found | {"epoch": in_child(lambda: ours.many_over_an_epoch(folder))}
+        found[name] = in_child(partial(ours.open_many, folder, workers))
+    found["again"] = in_child(partial(ours.open_many, folder, 0))
+    return found | {"epoch": in_child(partial(ours.many_over_an_epoch, folder))}
 
 
 PARTS: dict[str, Callable[[Bench], Measured]] = {
