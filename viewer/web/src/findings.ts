@@ -15,6 +15,8 @@ export function placesOf(finding: Finding): Place[] {
 
 export class Worklist {
   findings: Finding[] = [];
+  // What became of the checks asked for when the episode was opened.
+  checks: "running" | "done" | { failed: string } = "running";
   // Called with the stream a place is seen in, to bring it into sight.
   reveal: (stream: string) => void = () => {};
   private finding = -1;
@@ -85,7 +87,19 @@ export class Worklist {
   }
 
   rows(): HTMLElement[] {
-    if (!this.findings.length) return [h("p", { class: "empty" }, "Nothing found. Label rules run after every edit, all rules of `mmdata check` when the episode opens.")];
+    const { checks } = this;
+    const state =
+      checks === "running"
+        ? h("p", { class: "empty", role: "status" }, "`mmdata check` is running on this episode…")
+        : checks !== "done"
+          ? h("p", { class: "bad" }, `The checks could not run: ${checks.failed}`)
+          : this.findings.length
+            ? null
+            : h("p", { class: "empty" }, "Nothing found. Label rules run after every edit, all rules of `mmdata check` when the episode opens.");
+    return [...(state ? [state] : []), ...this.list()];
+  }
+
+  private list(): HTMLElement[] {
     return this.findings.map((finding) => {
       const fix = fixOf(this.session, finding);
       const places = placesOf(finding);

@@ -5,11 +5,12 @@ import { Sound } from "./audio";
 import { CameraPanel } from "./cameras";
 import { Clock } from "./clock";
 import { listen } from "./commands";
-import { ask, decide } from "./dialogs";
-import { clear, clockTime, h, reserveColours, themeChanged } from "./dom";
+import { decide } from "./dialogs";
+import { h, reserveColours, themeChanged } from "./dom";
 import { Worklist } from "./findings";
 import { Frames, type PoseSeries } from "./frames";
-import { type Conflict, Layers } from "./layers";
+import { Layers } from "./layers";
+import { layout } from "./layout";
 import { setChangePoints } from "./phases";
 import { ScenePanel } from "./scene";
 import { type Panel, type Preferences, Session } from "./session";
@@ -18,6 +19,8 @@ import { SignalsPanel } from "./signals";
 import { Stamps } from "./stamps";
 import { TactilePanel } from "./tactile";
 import { TimelinePanel } from "./timeline";
+import { connect, showConflict } from "./together";
+import { transport } from "./transport";
 import type { Finding, Manifest, Phase, Taxonomy } from "./types";
 
 const MOST_TOASTS = 3;
@@ -175,9 +178,13 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     while (!panels.every((p) => p.settled?.() ?? true)) await new Promise((resolve) => setTimeout(resolve, 200));
     setChangePoints((await episode.call("changepoints")).points);
     allFindings = (await episode.call("findings")).findings;
+    worklist.checks = "done";
     show();
   };
-  later().catch((error) => console.warn("checks:", error));
+  later().catch((error) => {
+    worklist.checks = { failed: String(error.message ?? error) };
+    show();
+  });
   connect(session, timeline);
 
   // -- address -----------------------------------------------------------------------------------
@@ -245,194 +252,6 @@ function say(message: string, kind: "info" | "bad" = "info"): void {
   area.append(toast);
   while (area.children.length > MOST_TOASTS) area.firstElementChild!.remove();
   setTimeout(() => toast.remove(), kind === "bad" ? 8000 : 3500);
-}
-
-async function showConflict(session: Session, conflict: Conflict): Promise<void> {
-  const mine = conflict.mine[0];
-  const theirs = conflict.theirs.find((t) => t.id === mine.id)?.theirs;
-  const pretty = (value: unknown) => (value ? JSON.stringify(value, null, 1) : "removed");
-  const text = h(
-    "div",
-    { class: "conflict" },
-    h("p", {}, `${conflict.message}. Nothing was overwritten.`),
-    h("div", { class: "two" }, h("section", {}, h("h3", {}, "yours"), h("pre", {}, pretty(mine.after))), h("section", {}, h("h3", {}, conflict.user), h("pre", {}, pretty(theirs)))),
-  );
-  const answer = await decide("Conflict", text, [`Keep ${conflict.user}'s`, "Use mine"]);
-  if (answer !== "Use mine") return;
-  if (session.layers.active !== conflict.layer) await session.layers.activate(conflict.layer);
-  await session.layers.edit(conflict.mine.filter((c) => c.after || session.layers.get(conflict.layer, c.collection, c.id)));
-}
-
-function connect(session: Session, timeline: TimelinePanel): void {
-  const { api } = session.api;
-  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/${session.api.manifest.key}?user=${encodeURIComponent(api.user)}`;
-  const socket = new WebSocket(url);
-  let told = "";
-  let known = false;
-  const timer = setInterval(() => {
-    const message = JSON.stringify({ t: session.clock.t, selection: session.selection?.id ?? null });
-    if (socket.readyState === WebSocket.OPEN && message !== told) socket.send((told = message));
-  }, 500);
-  socket.onopen = async () => {
-    // What happened while away.
-    if (known) return;
-    known = true;
-    for (const name of session.layers.docs.keys()) await session.layers.fetch(name).catch(() => {});
-    session.touch();
-  };
-  socket.onmessage = (event) => {
-    const message = JSON.parse(event.data);
-    if (message.type === "operation") void session.layers.receive(message.layer, message.operation);
-    if (message.type === "presence") {
-      timeline.people = message.people.filter((p: any) => p.user !== api.user && typeof p.t === "number");
-    }
-  };
-  socket.onclose = () => {
-    clearInterval(timer);
-    setTimeout(() => connect(session, timeline), 1500);
-  };
-}
-
-function transport(session: Session, episodes: { key: string; name: string }[], actions: Record<string, () => unknown>, save: () => void) {
-  const { clock, layers } = session;
-  const { manifest, api } = session.api;
-  const button = (text: string, title: string, onclick: () => unknown, cls = "") => h("button", { type: "button", title, "aria-label": title, class: cls, onclick }, text);
-  const play = button("▶", "play or pause (Space)", () => (clock.playing ? clock.pause() : clock.play()), "play");
-  const time = h("output", { class: "time", "aria-label": "cursor" });
-  const speed = h("select", { "aria-label": "speed", title: "speed (- and +)", onchange: () => clock.setSpeed(Number(speed.value)) }, ...[0.1, 0.25, 0.5, 1, 2, 4].map((s) => h("option", { value: s, selected: s === 1 }, `${s}×`)));
-  const status = h("span", { class: "status" });
-  const select = h("select", { "aria-label": "episode", onchange: () => (location.search = `?ep=${encodeURIComponent(select.value)}`) }, ...episodes.map((e) => h("option", { value: e.name, selected: e.key === manifest.key }, e.name)));
-  const user = button(api.user, "who signs the labels", async () => {
-    const name = await ask("Your name", api.user);
-    if (!name || name === api.user) return;
-    localStorage.setItem("mmdata.user", name);
-    location.search = `?ep=${encodeURIComponent(manifest.name)}&user=${encodeURIComponent(name)}`;
-  }, "user");
-  // Buttons do what their key does.
-  const key = (k: string) => () => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: k, bubbles: true }));
-  const element = h(
-    "header",
-    { class: "bar" },
-    select,
-    h("div", { class: "group" }, button("|◀", "to the start (Home)", () => clock.seek(0)), button("‹", "one frame back (,)", key(",")), play, button("›", "one frame on (.)", key(".")), button("↻", "loop (L)", key("l"))),
-    time,
-    speed,
-    h("div", { class: "group" }, button("↶", "undo (Ctrl+Z)", () => void layers.undo()), button("↷", "redo (Ctrl+Y)", () => void layers.redo())),
-    h("div", { class: "spacer" }),
-    panelMenu(session, save),
-    status,
-    button("Publish", "write the layer beside the episode (Ctrl+S)", () => actions.publish()),
-    user,
-    button("◐", "dark or light (H)", () => actions.theme()),
-    button("?", "keys (?)", key("?")),
-  );
-  const saved = () => {
-    const doc = layers.document;
-    const text = layers.saving === "saved" ? `${layers.active} · r${doc?.standing.revision ?? 0} saved` : layers.saving === "saving" ? "saving…" : "offline: kept here";
-    status.textContent = text;
-    status.className = `status ${layers.saving}`;
-  };
-  saved();
-  let shown = "";
-  return {
-    element,
-    saved,
-    update() {
-      const text = `${clockTime(clock.t)} / ${clockTime(clock.duration)}`;
-      const state = `${text} ${clock.playing} ${clock.speed}`;
-      if (state === shown) return;
-      shown = state;
-      time.textContent = text;
-      play.textContent = clock.playing ? "⏸" : "▶";
-      if (document.activeElement !== speed) speed.value = String(clock.speed);
-    },
-  };
-}
-
-const PANELS = ["cameras", "scene", "signals", "tactile", "timeline", "sidebar"];
-
-function panelMenu(session: Session, save: () => void): HTMLElement {
-  const list = h("div", { class: "picker-list" });
-  for (const name of PANELS)
-    list.append(
-      h("label", {}, h("input", {
-        type: "checkbox",
-        checked: !session.preferences.hidden?.includes(name),
-        onchange: (e: Event) => {
-          const hidden = (session.preferences.hidden ?? []).filter((n) => n !== name);
-          session.preferences.hidden = (e.target as HTMLInputElement).checked ? hidden : [...hidden, name];
-          applyHidden(session.preferences);
-          session.touch();
-          save();
-        },
-      }), name),
-    );
-  return h("details", { class: "picker" }, h("summary", {}, "panels"), list);
-}
-
-function applyHidden(preferences: Preferences): void {
-  const main = document.querySelector("main.viewer");
-  for (const name of PANELS) main?.classList.toggle(`no-${name}`, preferences.hidden?.includes(name) ?? false);
-}
-
-// Per border its size in a window of this height and width, the least and the most.
-const SIZES: Record<string, [() => number, number, number]> = {
-  side: [() => Math.min(330, Math.max(290, 0.25 * innerWidth)), 220, 640],
-  low: [() => Math.min(240, 0.23 * innerHeight), 60, 700],
-  scene: [() => 45, 15, 85],
-  tactile: [() => Math.min(120, 0.13 * innerHeight), 60, 400],
-  timeline: [() => Math.min(250, 0.28 * innerHeight), 80, 600],
-};
-
-// Panels on a grid with draggable borders; sizes and hidden panels are remembered per user.
-function layout(session: Session, parts: { bar: HTMLElement; cameras: Panel; scene: ScenePanel; signals: Panel; tactile: Panel; timeline: Panel; sidebar: Panel }, save: () => void): void {
-  const main = h("main", { class: "viewer" });
-  const apply = () => {
-    for (const [name, [initial]] of Object.entries(SIZES)) main.style.setProperty(`--${name}`, String(session.preferences.sizes?.[name] ?? Math.round(initial())));
-  };
-  window.addEventListener("resize", apply);
-  const border = (name: string, horizontal: boolean, sign: 1 | -1) => {
-    const [initial, least, most] = SIZES[name];
-    const set = (value: number) => {
-      session.preferences.sizes = { ...session.preferences.sizes, [name]: Math.min(most, Math.max(least, value)) };
-      apply();
-      save();
-    };
-    const now = () => session.preferences.sizes?.[name] ?? Math.round(initial());
-    const bar = h("div", { class: `border ${name}`, role: "separator", tabIndex: 0, "aria-orientation": horizontal ? "vertical" : "horizontal", "aria-label": `size of ${name}` });
-    bar.addEventListener("pointerdown", (e) => {
-      bar.setPointerCapture(e.pointerId);
-      const start = horizontal ? e.clientX : e.clientY;
-      const size = now();
-      const unit = name === "scene" ? 100 / (bar.parentElement?.clientWidth || 1) : 1;
-      const move = (event: PointerEvent) => set(size + sign * ((horizontal ? event.clientX : event.clientY) - start) * unit);
-      bar.addEventListener("pointermove", move);
-      bar.addEventListener("pointerup", () => bar.removeEventListener("pointermove", move), { once: true });
-    });
-    bar.addEventListener("keydown", (e) => {
-      const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[e.key];
-      if (!by) return;
-      e.stopPropagation();
-      set(now() + sign * by * (name === "scene" ? 3 : 20));
-    });
-    return bar;
-  };
-  const none = parts.scene.empty;
-  main.append(
-    parts.bar,
-    h("div", { class: none ? "upper alone" : "upper" }, h("div", { class: "pictures" }, parts.cameras.element, border("tactile", false, -1), parts.tactile.element), border("scene", true, -1), parts.scene.element),
-    border("low", false, -1),
-    parts.signals.element,
-    border("timeline", false, -1),
-    parts.timeline.element,
-    border("side", true, -1),
-    parts.sidebar.element,
-  );
-  clear(document.body);
-  document.body.append(main);
-  apply();
-  applyHidden(session.preferences);
-  main.querySelector(".pictures")!.classList.toggle("alone", parts.tactile.element.hidden);
 }
 
 boot().catch((error) => showError("The viewer cannot start", String(error.message ?? error), false));

@@ -6,29 +6,21 @@ import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { countPoints, current, look } from "./boxes";
 import { CloudLayer } from "./cloudlayer";
 import { colourOf, fit, h, Size, theme } from "./dom";
-import { add, corners, EDGES, heading, moveBox, type Pose, qRotate, sub } from "./math";
+import { add, moveBox, type Pose, sub } from "./math";
+import { BoxLines, drawNames, type SceneBox } from "./sceneboxes";
 import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
 import { SceneCanvas } from "./scenecanvas";
 import { Scenery } from "./scenery";
 import type { Panel, Session } from "./session";
 import { drawSideViews, type SideView, sideViews, startSideDrag, zoomSideViews } from "./sideviews";
 import { placeAt } from "./tracks";
+import { viewpoint } from "./viewpoint";
 import type { Box, StreamInfo, Track3D, Vec3 } from "./types";
 
 const SOFTWARE_BUDGET = 50_000;
 const BUDGETS = [50_000, 200_000, 1_000_000];
 const MERGED = [1, 5, 15, 41];
 const COLOURS = ["intensity", "height", "distance"];
-
-// A box as it stands at the cursor, in scene coordinates.
-export interface SceneBox {
-  layer: string;
-  collection: string;
-  track: Track3D;
-  box: Box;
-  ghost: boolean;
-  selected: boolean;
-}
 
 export class ScenePanel implements Panel {
   readonly element: HTMLElement;
@@ -43,7 +35,7 @@ export class ScenePanel implements Panel {
   private readonly size: Size;
   readonly clouds: CloudLayer[];
   private readonly scenery: Scenery;
-  private readonly lines = new THREE.LineSegments(new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ vertexColors: true }));
+  private readonly lines = new BoxLines();
   private origin: Vec3 = [0, 0, 0];
   private mode = 1;
   private key = "";
@@ -76,8 +68,7 @@ export class ScenePanel implements Panel {
     this.controls = new OrbitControls(this.camera, this.overlay);
     this.controls.enableDamping = false;
     this.controls.addEventListener("change", () => { this.dirty = true; this.lookHere(); });
-    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x556677, 2.5), this.lines, this.scenery.object, ...this.clouds.map((c) => c.group));
-    this.lines.frustumCulled = false;
+    this.scene.add(new THREE.HemisphereLight(0xffffff, 0x556677, 2.5), this.lines.object, this.scenery.object, ...this.clouds.map((c) => c.group));
     this.setFrame(this.frame);
     this.overlay.addEventListener("pointerdown", (e) => this.down(e));
     this.overlay.addEventListener("dblclick", (e) => this.centreOn(e));
@@ -179,7 +170,7 @@ export class ScenePanel implements Panel {
     }
     this.scenery.place(t, this.pose, this.frame);
     const boxes = this.boxes();
-    this.drawBoxes(boxes);
+    this.lines.set(boxes);
     if (!this.placedCamera) this.placeCamera(boxes);
     const selected = boxes.find((b) => b.selected);
     this.views = selected && width > 260 ? sideViews(width, height, selected.box) : [];
@@ -207,66 +198,19 @@ export class ScenePanel implements Panel {
     this.info.textContent = share + (this.software ? " · software rendering" : "");
   }
 
-  private drawBoxes(boxes: SceneBox[]): void {
-    const points: number[] = [];
-    const colours: number[] = [];
-    for (const { track, box, ghost, selected } of boxes) {
-      const colour = new THREE.Color(colourOf(track.label)).multiplyScalar(ghost ? 0.5 : 1);
-      if (selected) colour.lerp(new THREE.Color(theme().text), 0.35);
-      const c = corners(box);
-      const [tail, tip] = heading(box);
-      const segments: [Vec3, Vec3][] = [...EDGES.map(([i, j]): [Vec3, Vec3] => [c[i], c[j]]), [tail, tip]];
-      // A cross on the front face tells the heading from any side.
-      segments.push([c[0], c[7]], [c[3], c[4]]);
-      for (const [a, b] of segments) {
-        points.push(...a, ...b);
-        for (let k = 0; k < 2; k++) colours.push(colour.r, colour.g, colour.b);
-      }
-    }
-    this.lines.geometry.dispose();
-    this.lines.geometry = new THREE.BufferGeometry();
-    this.lines.geometry.setAttribute("position", new THREE.Float32BufferAttribute(points, 3));
-    this.lines.geometry.setAttribute("color", new THREE.Float32BufferAttribute(colours, 3));
-  }
-
   // Whether the standing frame is a camera's own.
   private optical(): boolean {
     return this.session.cameraStreams().some((s) => this.session.sensorOf(s)?.frame_id === this.frame);
   }
 
-  // Whether a frame gets somewhere in the course of the episode.
-  private drives(frame: string): boolean {
-    const [start, middle, end] = [0, 0.5, 1].map((w) => this.pose(frame, w * this.session.clock.duration)?.p);
-    return !!start && [middle, end].some((p) => p && Math.hypot(...sub(p, start)) > 0.5);
-  }
-
-  // From behind and above whatever there is.
   private placeCamera(boxes: SceneBox[]): void {
-    if (!this.clouds.every((c) => c.settled(this.session.clock.t))) return;
-    this.camera.up.set(0, this.optical() ? -1 : 0, this.optical() ? 0 : 1);
+    const { t, duration } = this.session.clock;
+    if (!this.clouds.every((c) => c.settled(t))) return;
+    const { position, target, up } = viewpoint(this.clouds, boxes, this.scenery, this.pose, duration, this.optical());
+    this.camera.up.set(...up);
+    this.camera.position.set(...position);
+    this.controls.target.set(...target);
     this.controls.object = this.camera;
-    // Behind a vehicle; where the sensor stands still everything is looked at as a whole.
-    const sweep = this.clouds.find((c) => c.stream.kind === "sweep" && c.clouds().length && this.drives(c.frame));
-    const sensor = sweep && this.pose(sweep.frame, 0);
-    if (sensor) {
-      const back = qRotate(sensor.q, [-14, 0, 0]);
-      this.controls.target.set(...add(sensor.p, qRotate(sensor.q, [6, 0, -1.5])));
-      this.camera.position.set(sensor.p[0] + back[0], sensor.p[1] + back[1], sensor.p[2] + 10);
-    } else if (this.optical()) {
-      // A frame that looks along z with y down: from behind and beside the camera.
-      this.controls.target.set(0, 0.1, 0.7);
-      this.camera.position.set(0.55, -0.55, -0.5);
-    } else {
-      const points: Vec3[] = boxes.flatMap((b) => corners(b.box));
-      const bounds = new THREE.Box3();
-      for (const p of points) bounds.expandByPoint(new THREE.Vector3(...p));
-      this.scenery.bound(bounds);
-      if (bounds.isEmpty()) bounds.set(new THREE.Vector3(-1, -1, 0), new THREE.Vector3(1, 1, 1));
-      const centre = bounds.getCenter(new THREE.Vector3());
-      const reach = Math.max(0.4, bounds.getSize(new THREE.Vector3()).length());
-      this.controls.target.copy(centre);
-      this.camera.position.set(centre.x + 0.55 * reach, centre.y - 0.8 * reach, centre.z + 0.55 * reach);
-    }
     this.placedCamera = true;
     this.controls.update();
     this.lookHere();
@@ -278,32 +222,10 @@ export class ScenePanel implements Panel {
     look.point = add([target.x, target.y, target.z], this.origin);
   }
 
-  private project(p: Vec3, main: number, height: number): [number, number] | null {
-    const v = new THREE.Vector3(...p).project(this.camera);
-    return v.z < 1 ? [((v.x + 1) / 2) * main, ((1 - v.y) / 2) * height] : null;
-  }
-
   private drawOverlay(boxes: SceneBox[], main: number): void {
     const g = fit(this.overlay, this.size);
     if (!g) return;
-    const { height } = this.size;
-    g.font = "12px system-ui";
-    g.save();
-    g.beginPath();
-    g.rect(0, 0, main, height);
-    g.clip();
-    for (const { track, box, selected } of boxes) {
-      const top = add(box.center_m, [0, 0, Math.max(...box.size_lwh_m) / 2]);
-      const at = this.project(top, main, height);
-      if (!at) continue;
-      const text = selected ? `${track.label} ${track.object_id}` : track.label;
-      const wide = g.measureText(text).width;
-      g.fillStyle = "rgba(0,0,0,0.6)";
-      g.fillRect(at[0] - wide / 2 - 3, at[1] - 18, wide + 6, 15);
-      g.fillStyle = selected ? "#fff" : colourOf(track.label);
-      g.fillText(text, at[0] - wide / 2, at[1] - 7);
-    }
-    g.restore();
+    drawNames(g, boxes, this.camera, main, this.size.height);
     const chosen = boxes.find((b) => b.selected);
     if (chosen && this.views.length) drawSideViews(g, this.views, chosen.box, colourOf(chosen.track.label), this.count(chosen.track));
   }

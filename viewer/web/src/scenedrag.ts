@@ -2,7 +2,7 @@
 
 import { commitBox, current } from "./boxes";
 import { add, dot, invert, moveBox, type Pose, qInv, qRotate, scale, sub } from "./math";
-import type { SceneBox } from "./scene";
+import type { SceneBox } from "./sceneboxes";
 import type { Session } from "./session";
 import { placeAt, putKeyframe } from "./tracks";
 import type { Annotation, Box, Track3D, Vec3 } from "./types";

@@ -1,0 +1,53 @@
+// Several people on one server: what others do arrives here, and what collides is shown.
+
+import { decide } from "./dialogs";
+import { h } from "./dom";
+import type { Conflict } from "./layers";
+import type { Session } from "./session";
+import type { TimelinePanel } from "./timeline";
+
+export async function showConflict(session: Session, conflict: Conflict): Promise<void> {
+  const mine = conflict.mine[0];
+  const theirs = conflict.theirs.find((t) => t.id === mine.id)?.theirs;
+  const pretty = (value: unknown) => (value ? JSON.stringify(value, null, 1) : "removed");
+  const text = h(
+    "div",
+    { class: "conflict" },
+    h("p", {}, `${conflict.message}. Nothing was overwritten.`),
+    h("div", { class: "two" }, h("section", {}, h("h3", {}, "yours"), h("pre", {}, pretty(mine.after))), h("section", {}, h("h3", {}, conflict.user), h("pre", {}, pretty(theirs)))),
+  );
+  const answer = await decide("Conflict", text, [`Keep ${conflict.user}'s`, "Use mine"]);
+  if (answer !== "Use mine") return;
+  if (session.layers.active !== conflict.layer) await session.layers.activate(conflict.layer);
+  await session.layers.edit(conflict.mine.filter((c) => c.after || session.layers.get(conflict.layer, c.collection, c.id)));
+}
+
+export function connect(session: Session, timeline: TimelinePanel): void {
+  const { api } = session.api;
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/${session.api.manifest.key}?user=${encodeURIComponent(api.user)}`;
+  const socket = new WebSocket(url);
+  let told = "";
+  let known = false;
+  const timer = setInterval(() => {
+    const message = JSON.stringify({ t: session.clock.t, selection: session.selection?.id ?? null });
+    if (socket.readyState === WebSocket.OPEN && message !== told) socket.send((told = message));
+  }, 500);
+  socket.onopen = async () => {
+    // What happened while away.
+    if (known) return;
+    known = true;
+    for (const name of session.layers.docs.keys()) await session.layers.fetch(name).catch(() => {});
+    session.touch();
+  };
+  socket.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    if (message.type === "operation") void session.layers.receive(message.layer, message.operation);
+    if (message.type === "presence") {
+      timeline.people = message.people.filter((p: any) => p.user !== api.user && typeof p.t === "number");
+    }
+  };
+  socket.onclose = () => {
+    clearInterval(timer);
+    setTimeout(() => connect(session, timeline), 1500);
+  };
+}
