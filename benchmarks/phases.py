@@ -125,9 +125,9 @@ def _table(case: Case, rate_hz: float) -> tuple[Grid, Floats, Floats]:
     return grid, np.hstack(places), np.column_stack(widths)
 
 
-def uniform(case: Case) -> list[int]:
-    """Equal parts; the number of phases is known."""
-    count = len(case.phases)
+def uniform(case: Case, count: int | None = None) -> list[int]:
+    """Equal parts, as many as there are phases unless told otherwise."""
+    count = count or len(case.phases)
     edges = np.linspace(case.inputs.start_ns, case.inputs.end_ns, count + 1)[1:-1]
     return [int(e) for e in edges]
 
@@ -306,6 +306,8 @@ def report(
     )
     if with_baselines:
         baselines(cases)
+    unnamed = {id(c): segment_inputs(c.inputs, "none").intervals() for c in cases}
+    row("uniform, as many as the next", cases, lambda c: uniform(c, len(unnamed[id(c)])), False)
     row("mmdata, no grammar", cases, lambda c: segment_inputs(c.inputs, "none").intervals(), False)
     row("mmdata, grammar chosen", cases, lambda c: segment_inputs(c.inputs).intervals(), True)
     if with_online and len(cases[0].inputs.effectors) == 1:

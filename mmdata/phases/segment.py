@@ -38,7 +38,7 @@ from mmdata.phases.metrics import Interval
 from mmdata.phases.settings import DEFAULTS, Settings
 from mmdata.phases.tools import tool_touches
 from mmdata.phases.touch import audio_onsets
-from mmdata.phases.unnamed import decode_unnamed
+from mmdata.phases.unnamed import decode_unnamed, is_continuous
 
 FIT_NEEDED = -0.45
 """Nats per fact a grammar must reach to be used unasked; guessing gives -0.69."""
@@ -264,7 +264,13 @@ def _usable(grammar: Grammar, evidence: Evidence) -> bool:
 
 
 def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
-    """The best fitting shipped grammar, or unnamed segments where none fits well enough."""
+    """The best fitting shipped grammar, or unnamed segments where none fits well enough.
+
+    Grammars hang on single instants, so none is tried where those tell nothing.
+    """
+    if is_continuous(_beginning(_everything(analysis)), settings):
+        note = "no grammar explains hands that move on and on: single changes tell nothing there"
+        return decode_unnamed(_everything(analysis), settings), [note]
     tried: list[tuple[float, float, Grammar, Evidence]] = []
     notes: list[str] = []
     blind: list[str] = []
@@ -319,6 +325,7 @@ def _beginning(evidence: Evidence) -> Evidence:
         {name: (value[:n], weight[:n]) for name, (value, weight) in evidence.facts.items()},
         [i for i in evidence.instants if i.seconds < end],
         lasting=None if evidence.lasting is None else evidence.lasting[:n],
+        flow=None if evidence.flow is None else evidence.flow[:n],
     )
 
 

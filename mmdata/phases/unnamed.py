@@ -43,11 +43,24 @@ ROUNDS = 6
 def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
     """Segments labelled `segment`; by the flow of motion where that is known and continuous."""
     score = fused_score(evidence, settings)
-    if evidence.flow is not None:
-        coherence_s = coherence(evidence.flow, evidence.grid)
-        if _pace(score, evidence.grid, settings) * coherence_s > CONTINUOUS:
-            return _by_flow(evidence, evidence.flow, score, coherence_s, settings)
+    if evidence.flow is not None and is_continuous(evidence, settings, score):
+        return _by_flow(evidence, evidence.flow, score, settings)
     return _by_instants(evidence, score, settings)
+
+
+def is_continuous(evidence: Evidence, settings: Settings, score: Floats | None = None) -> bool:
+    """Whether strong instants come faster than the motion changes, so that none tells anything.
+
+    score (n,): the fused score where it is known already.
+    """
+    if evidence.flow is None:
+        return False
+    if score is None:
+        score = fused_score(evidence, settings)
+    grid = evidence.grid
+    strong, _ = find_peaks(score, height=STRONG, distance=grid.steps(settings.separation_s))
+    pace = len(strong) / (grid.n * grid.step_s)
+    return pace * coherence(evidence.flow, grid) > CONTINUOUS
 
 
 def fused_score(evidence: Evidence, settings: Settings) -> Floats:
@@ -77,12 +90,6 @@ def coherence(flow: Floats, grid: Grid) -> float:
             break
         total += alike
     return 2.0 * total * step_s
-
-
-def _pace(score: Floats, grid: Grid, settings: Settings) -> float:
-    """Strong instants per second."""
-    strong, _ = find_peaks(score, height=STRONG, distance=grid.steps(settings.separation_s))
-    return len(strong) / (grid.n * grid.step_s)
 
 
 def _by_instants(evidence: Evidence, score: Floats, settings: Settings) -> Decoded:
@@ -157,9 +164,7 @@ class _Course:
         return np.asarray(self.square[j] - self.square[i] - moved / np.maximum(length, 1e-9))
 
 
-def _by_flow(
-    evidence: Evidence, flow: Floats, score: Floats, coherence_s: float, settings: Settings
-) -> Decoded:
+def _by_flow(evidence: Evidence, flow: Floats, score: Floats, settings: Settings) -> Decoded:
     """The best partition into stretches of constant mean flow.
 
     A cut costs what the partition leaves unexplained over `COST` coherence times, which is the
@@ -177,6 +182,7 @@ def _by_flow(
     power = float(squares[-1]) / end
     course = _Course(index * grid.step_s, sums[index] / np.sqrt(power), squares[index] / power)
     dear = 1.0 - EVIDENCE * np.r_[0.0, np.minimum(score[peaks], 2.0), 0.0]
+    coherence_s = coherence(flow, grid)
     cost, chosen = 0.5 * COST * coherence_s, np.empty(0, np.intp)
     for _ in range(ROUNDS):
         chosen = _partition(course, cost * dear, settings.unnamed_min_s)
