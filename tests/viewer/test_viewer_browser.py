@@ -203,6 +203,19 @@ def test_the_live_count_is_that_of_all_points(server: Server, open_page: OpenPag
         "() => document.querySelector('.inspector')?.innerText.match(/[\\d,]+ points/)"
     )
     assert int(text[0].split()[0].replace(",", "")) >= 350
+    # Both places that say it follow the cursor: here to a sweep in which the box is elsewhere.
+    page.run("""() => { const { session } = window.mmdata; const s = session.selected('tracks_3d');
+      void session.layers.edit([{ collection: 'tracks_3d', id: s.id, after: { ...s,
+        center_m: s.center_m.map((c, k) => (k < 5 ? c : [c[0], c[1], c[2] + 50])) } }]); }""")
+    page.saved()
+    for t, empty in ((7e9, True), (1e9, False)):
+        page.seek(t)
+        page.wait(
+            """(empty) => { const text = document.querySelector('.inspector').innerText;
+              const found = text.match(/([\\d,]+) points inside/);
+              return found && (found[1] === '0') === empty; }""",
+            empty,
+        )
 
 
 def test_phases_are_labelled_by_keys_alone(server: Server, open_page: OpenPage) -> None:

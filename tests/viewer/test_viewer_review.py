@@ -45,7 +45,7 @@ def test_a_gap_is_found_at_once_and_closed_by_its_fix(server: Server, open_page:
     page.wait("() => document.querySelector('[aria-selected=true]').innerText.startsWith('Find')")
     # "Nothing found" is said only once everything was looked for.
     page.wait("() => window.mmdata.worklist.checks === 'done'", seconds=60)
-    assert "is running" not in page.run("() => document.querySelector('.side-body').innerText")
+    page.wait("() => !document.querySelector('.side-body').innerText.includes('is running')")
     page.page.get_by_role("button", name="extend approach to here").click()
     page.saved()
     assert page.run(PHASES)[0] == ["approach", 1e9, 2.5e9]

@@ -202,13 +202,22 @@ function evidence(session: Session, track: Track3D, t: number) {
 }
 
 // Points inside the box at t, counted by the server on the full cloud; null where there is no cloud.
+// The last count asked for: the inspector and the side views want the same one.
+let counted: { key: string; count: Promise<number> } | null = null;
+
 export async function countPoints(session: Session, track: Track3D, t: number): Promise<number | null> {
   const seen = evidence(session, track, t);
   // Where the object was when the points were measured, not where it is at the cursor.
   const placed = seen && placeAt(track, seen.stamp, session.frames);
   if (!placed || !seen) return null;
   const box = moveBox(seen.cloud_SE3_track, placed.box);
-  return (await session.api.call<{ count: number }>("count", { stream: seen.stream, i: seen.i, ...box })).count;
+  const asked = { stream: seen.stream, i: seen.i, ...box };
+  const key = JSON.stringify(asked);
+  if (counted?.key !== key) {
+    counted = { key, count: session.api.call<{ count: number }>("count", asked).then((answer) => answer.count) };
+    counted.count.catch(() => (counted = null));
+  }
+  return counted.count;
 }
 
 export async function fitSelected(session: Session): Promise<void> {

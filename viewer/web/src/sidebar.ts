@@ -23,6 +23,8 @@ export class Sidebar implements Panel {
   private assigned: { annotators: string[]; adjudicator: string | null } = { annotators: [], adjudicator: null };
   private queue: any[] = [];
   private othersOpen = false;
+  // What of the selection's details depends on the cursor.
+  private follow: { t: number; update: () => void } | null = null;
 
   constructor(
     private readonly session: Session,
@@ -52,6 +54,10 @@ export class Sidebar implements Panel {
   update(): void {
     const { session } = this;
     if (this.tab === "Streams") return this.updateStreams();
+    if (this.tab === "Labels" && this.follow && this.follow.t !== session.clock.t && !session.clock.playing) {
+      this.follow.t = session.clock.t;
+      this.follow.update();
+    }
     const key = `${this.tab} ${session.revision} ${this.worklist.findings.length}`;
     if (key === this.key || session.layers.previews.size) return;
     // What is being typed into must not be pulled away.
@@ -120,6 +126,7 @@ export class Sidebar implements Panel {
 
   private inspector(): HTMLElement {
     const { session } = this;
+    this.follow = null;
     const s = session.selection;
     const item = s && session.layers.get(s.layer, s.collection, s.id);
     if (!s || !item) return h("div", { class: "inspector empty" }, "nothing selected");
@@ -181,13 +188,21 @@ export class Sidebar implements Panel {
     const strip = h("div", { class: "keyframes", "aria-label": "keyframes" });
     track.stamp_ns.forEach((t, i) => {
       const shown = track.interpolated?.[i] ? "◇" : "◆";
-      strip.append(h("button", { type: "button", class: Math.abs(t - session.clock.t) < 1e6 ? "key on" : "key", title: `${seconds(t)} s${track.gap_after?.[i] ? ", then gone" : ""}`, onclick: () => session.clock.seek(t) }, shown + (track.gap_after?.[i] ? "|" : "")));
+      strip.append(h("button", { type: "button", class: "key", title: `${seconds(t)} s${track.gap_after?.[i] ? ", then gone" : ""}`, onclick: () => session.clock.seek(t) }, shown + (track.gap_after?.[i] ? "|" : "")));
     });
     const count = h("p", { class: "hint" }, "");
-    countPoints(session, track, session.clock.t).then(
-      (n) => (count.textContent = n === null ? "no cloud here" : `${n.toLocaleString("en")} points inside`),
-      (e) => (count.textContent = e.message),
-    );
+    const update = () => {
+      const { t } = session.clock;
+      track.stamp_ns.forEach((key, i) => strip.children[i].classList.toggle("on", Math.abs(key - t) < 1e6));
+      countPoints(session, track, t)
+        .then((n) => (n === null ? "no cloud here" : `${n.toLocaleString("en")} points inside`))
+        .catch((e) => String(e.message))
+        .then((text) => {
+          if (session.clock.t === t) count.textContent = text;
+        });
+    };
+    update();
+    this.follow = { t: session.clock.t, update };
     return [
       h("p", { class: "hint" }, `${track.object_id} in frame ${track.frame_id}`),
       strip,
