@@ -628,3 +628,75 @@ def test_no_process_is_forked_off_a_zygote(chromium: Chromium) -> None:
             continue
     assert "renderer" in kinds
     assert "zygote" not in kinds
+
+
+@pytest.mark.slow
+def test_a_million_points_are_shown(tmp_path: Path, open_page: OpenPage) -> None:
+    """All of them reach the page, and the second sweep is another picture than the first."""
+    from mmdata import EpisodeWriter, Kind, Ragged, StreamInfo
+
+    n, rng = 1_000_000, np.random.default_rng(0)
+    # A floor, then a wall.
+    floor = rng.uniform([-20, -20, 0], [20, 20, 0.1], (n, 3)).astype("<f4")
+    wall = rng.uniform([10, -20, 0], [10.1, 20, 9], (n, 3)).astype("<f4")
+    with EpisodeWriter(tmp_path / "dense.h5") as writer:
+        writer.add_stream(StreamInfo("lidar", Kind.SWEEP, {}, frame_id="lidar"))
+        fields = {axis: Ragged.from_rows([floor[:, k], wall[:, k]]) for k, axis in enumerate("xyz")}
+        writer.append("lidar", np.array([0, 10**9]), fields)
+    with Server(tmp_path) as server:
+        wanted = {"budget": 1_000_000, "hidden": ["signals", "timeline"]}
+        server.ask("/api/preferences", wanted, method="PUT", user="eve")
+        page = open_page(
+            f"{server.url}?ep=dense.h5&user=eve", viewport={"width": 900, "height": 500}
+        )
+        drawn = """() => { const { canvas, renderer } = window.mmdata.scene;
+          const c = document.createElement('canvas');
+          [c.width, c.height] = [renderer.domElement.width, renderer.domElement.height];
+          const g = c.getContext('2d'); g.drawImage(renderer.domElement, 0, 0);
+          const { data } = g.getImageData(0, 0, c.width, c.height); const out = [];
+          for (let k = 0; k < data.length; k += 4 * 97)
+            out.push(data[k] + 256 * data[k + 1] + 65536 * data[k + 2]);
+          return out; }"""
+        pictures = []
+        for t in (0, 10**9):
+            page.seek(t)
+            text = page.wait("() => document.querySelector('.scene-bar .delta').innerText")
+            assert text.startswith("1,000,000 of 1,000,000 points")
+            pictures.append(np.array(page.run(drawn)))
+        background = np.bincount(pictures[0]).argmax()
+        assert all((picture != background).mean() > 0.02 for picture in pictures)
+        assert (pictures[0] != pictures[1]).mean() > 0.02
+
+
+URDF = """<robot name="arm"><link name="base"/><link name="upper"><visual>
+  <origin xyz="0 0 0.5"/><geometry><box size="0.1 0.1 1"/></geometry></visual></link>
+  <link name="hand"><visual><geometry><sphere radius="0.1"/></geometry></visual></link>
+  <joint name="shoulder" type="revolute"><parent link="base"/><child link="upper"/>
+    <origin xyz="0 0 0.2"/><axis xyz="0 1 0"/></joint>
+  <joint name="slide" type="prismatic"><parent link="upper"/><child link="hand"/>
+    <origin xyz="0 0 1"/><axis xyz="0 0 1"/></joint></robot>"""
+
+
+def test_the_robot_stands_as_its_joints_say(tmp_path: Path, open_page: OpenPage) -> None:
+    from mmdata import EpisodeWriter, Kind, StreamInfo
+    from mmdata.streams import FieldInfo
+
+    values = np.array([[0.0, 0.0], [np.pi / 2, 0.3], [-np.pi / 6, 0.1]])
+    with EpisodeWriter(tmp_path / "arm.h5") as writer:
+        writer.append("robot_description", np.array([0]), [URDF], kind=Kind.TEXT)
+        joints = FieldInfo("<f8", (2,), False, "rad", ("shoulder", "slide"))
+        writer.add_stream(StreamInfo("joints", Kind.SIGNAL, {"position": joints}))
+        writer.append("joints", np.arange(3) * 10**9, {"position": values})
+    with Server(tmp_path) as server:
+        page = open_page(f"{server.url}?ep=arm.h5&user=eve")
+        page.wait(
+            "() => !!window.mmdata.scene.scenery.robot && window.mmdata.scene.scenery.joints[0]"
+        )
+        for i, (angle, slide) in enumerate(values.tolist()):
+            page.seek(i * 10**9)
+            hand = page.run("""() => { const r = window.mmdata.scene.scenery.robot;
+              r.object.updateMatrixWorld(true);
+              return r.joints.get('slide').group.matrixWorld.elements.slice(12, 15); }""")
+            reach = 1 + slide
+            expected = [reach * np.sin(angle), 0, 0.2 + reach * np.cos(angle)]
+            np.testing.assert_allclose(hand, expected, atol=1e-9)

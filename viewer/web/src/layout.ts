@@ -71,10 +71,11 @@ export function layout(session: Session, parts: { bar: HTMLElement; cameras: Pan
     });
     return bar;
   };
-  const none = parts.scene.empty;
+  const upper = h("div", { class: "upper" }, h("div", { class: "pictures" }, parts.cameras.element, border("tactile", false, -1), parts.tactile.element), border("scene", true, -1), parts.scene.element);
+  (parts.scene.filled = () => upper.classList.toggle("alone", parts.scene.empty))();
   main.append(
     parts.bar,
-    h("div", { class: none ? "upper alone" : "upper" }, h("div", { class: "pictures" }, parts.cameras.element, border("tactile", false, -1), parts.tactile.element), border("scene", true, -1), parts.scene.element),
+    upper,
     border("low", false, -1),
     parts.signals.element,
     border("timeline", false, -1),

@@ -42,9 +42,12 @@ export class ScenePanel implements Panel {
   private dirty = true;
   private views: SideView[] = [];
   private placedCamera = false;
+  private turned = false; // by hand
   private counted = { key: "", text: "" };
   private limits: { budget: number; merged: number };
   readonly software: boolean;
+  // Called when trajectories or a robot have come into a scene that may have been empty.
+  filled: () => void = () => {};
   frame: string;
 
   constructor(private readonly session: Session) {
@@ -61,12 +64,17 @@ export class ScenePanel implements Panel {
     const budget = session.preferences.budget ?? (this.software ? SOFTWARE_BUDGET : BUDGETS.at(-1)!);
     this.limits = { budget, merged: 1 };
     this.clouds = streams.map((stream) => new CloudLayer(session, stream, budget, 1));
-    this.scenery = new Scenery(session);
+    this.scenery = new Scenery(session, () => {
+      if (!this.turned) this.placedCamera = false;
+      session.touch();
+      this.filled();
+    });
     this.element = h("section", { class: "scene", "aria-label": "3D scene" }, this.canvas.element, this.overlay, (this.bar = this.controlsBar(frames)));
     this.size = new Size(this.element);
     this.camera.up.set(0, 0, 1);
     this.controls = new OrbitControls(this.camera, this.overlay);
     this.controls.enableDamping = false;
+    this.controls.addEventListener("start", () => (this.turned = true));
     this.controls.addEventListener("change", () => { this.dirty = true; this.lookHere(); });
     this.scene.add(new THREE.HemisphereLight(0xffffff, 0x556677, 2.5), this.lines.object, this.scenery.object, ...this.clouds.map((c) => c.group));
     this.setFrame(this.frame);

@@ -31,7 +31,8 @@ export class Scenery {
   private robot: Robot | null = null;
   private readonly joints: { stream: string; names: string[]; values: Float64Array }[] = [];
 
-  constructor(private readonly session: Session) {
+  // filled: called when something has arrived.
+  constructor(private readonly session: Session, private readonly filled: () => void) {
     for (const stream of session.cameraStreams()) this.addFrustum(stream);
     const failed = (what: string) => (error: Error) => session.say(`${what}: ${error.message}`, "bad");
     this.addTrajectories().catch(failed("trajectories"));
@@ -124,7 +125,7 @@ export class Scenery {
       const line = new THREE.Line(geometry, new THREE.LineBasicMaterial({ color: colourOf(`stream ${stream.name}`) }));
       this.addLines(line);
       this.trajectories.push({ frame: stream.frame_id, base, line });
-      this.session.touch();
+      this.filled();
     }
   }
 
@@ -148,7 +149,7 @@ export class Scenery {
       const data = await api.api.binary(api.data("values", stream.name, name));
       this.joints.push({ stream: stream.name, names, values: new Float64Array(data, 8) });
     }
-    this.session.touch();
+    this.filled();
   }
 
   private placeRobot(robot: Robot, t: number, poseOf: PoseOf, standing: string): void {

@@ -28,10 +28,24 @@ export function viewpoint(clouds: CloudLayer[], boxes: SceneBox[], scenery: Scen
   const bounds = new THREE.Box3();
   for (const p of boxes.flatMap((b) => corners(b.box))) bounds.expandByPoint(new THREE.Vector3(...p));
   scenery.bound(bounds);
+  if (bounds.isEmpty()) boundPoints(bounds, clouds);
   if (bounds.isEmpty()) bounds.set(new THREE.Vector3(-1, -1, 0), new THREE.Vector3(1, 1, 1));
   const { x, y, z } = bounds.getCenter(new THREE.Vector3());
   const reach = Math.max(0.4, bounds.getSize(new THREE.Vector3()).length());
   return { up, target: [x, y, z], position: [x + 0.55 * reach, y - 0.8 * reach, z + 0.55 * reach] };
+}
+
+// Grows the bounds by where nine tenths of the points are, along each axis.
+function boundPoints(bounds: THREE.Box3, clouds: CloudLayer[]): void {
+  const axes: number[][] = [[], [], []];
+  let seen = 0;
+  for (const cloud of clouds)
+    cloud.eachPoint((...p) => {
+      if (seen++ % 97 === 0) p.forEach((value, k) => axes[k].push(value));
+    });
+  if (!axes[0].length) return;
+  for (const values of axes) values.sort((a, b) => a - b);
+  for (const share of [0.05, 0.95]) bounds.expandByPoint(new THREE.Vector3(...axes.map((values) => values[Math.floor(share * (values.length - 1))])));
 }
 
 // Whether a frame gets somewhere in the course of the episode.
