@@ -230,10 +230,16 @@ export class ScenePanel implements Panel {
     look.point = add([target.x, target.y, target.z], this.origin);
   }
 
+  private project(p: Vec3, main: number, height: number): [number, number] | null {
+    const v = new THREE.Vector3(...p).project(this.camera);
+    return v.z < 1 ? [((v.x + 1) / 2) * main, ((1 - v.y) / 2) * height] : null;
+  }
+
   private drawOverlay(boxes: SceneBox[], main: number): void {
     const g = fit(this.overlay, this.size);
     if (!g) return;
-    drawNames(g, boxes, this.camera, main, this.size.height);
+    const { height } = this.size;
+    drawNames(g, boxes, main, height, (p) => this.project(p, main, height));
     const chosen = boxes.find((b) => b.selected);
     if (chosen && this.views.length) drawSideViews(g, this.views, chosen.box, colourOf(chosen.track.label), this.count(chosen.track));
   }

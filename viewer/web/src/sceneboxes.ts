@@ -45,17 +45,18 @@ export class BoxLines {
   }
 }
 
-// Names above the boxes, in the part of the canvas that is `main` wide.
-export function drawNames(g: CanvasRenderingContext2D, boxes: SceneBox[], camera: THREE.Camera, main: number, height: number): void {
+// Names above the boxes, in the part of the canvas that is `main` wide. project: from the scene to
+// its pixels, null behind the viewer.
+export function drawNames(g: CanvasRenderingContext2D, boxes: SceneBox[], main: number, height: number, project: (p: Vec3) => [number, number] | null): void {
   g.font = "12px system-ui";
   g.save();
   g.beginPath();
   g.rect(0, 0, main, height);
   g.clip();
   for (const { track, box, selected } of boxes) {
-    const v = new THREE.Vector3(...add(box.center_m, [0, 0, Math.max(...box.size_lwh_m) / 2])).project(camera);
-    if (v.z >= 1) continue;
-    const [x, y] = [((v.x + 1) / 2) * main, ((1 - v.y) / 2) * height];
+    const at = project(add(box.center_m, [0, 0, Math.max(...box.size_lwh_m) / 2]));
+    if (!at) continue;
+    const [x, y] = at;
     const text = selected ? `${track.label} ${track.object_id}` : track.label;
     const wide = g.measureText(text).width;
     g.fillStyle = "rgba(0,0,0,0.6)";
