@@ -44,7 +44,7 @@ def default_tolerance_ns(stream: Stream) -> int | None:
     if stream.kind in (Kind.TEXT, Kind.OPAQUE) or len(stream) < _MIN_SAMPLES:
         return None
     periods = np.diff(stream.stamp_ns)
-    median, high = np.percentile(periods, [50, 90])
+    median, high = np.percentile(periods, [50, 90], overwrite_input=True)
     if median <= 0 or high > _STEADY * median:
         return None
     return int(TOLERANCE_PERIODS * median)
