@@ -105,6 +105,7 @@ SPEC: dict[str, Any] = {
     "keys": {
         "front": {"stream": "camera_front", "at": [-0.1, 0.0], "image": {"size_hw": (32, 40)}},
         "front_hwc": {"stream": "camera_front", "image": {"layout": "hwc"}},
+        "front_fast": {"stream": "camera_front", "image": {"size_hw": (12, 16), "fast": True}},
         "wrist": {"stream": "camera_wrist", "tolerance_ms": 60},
         "wrist_small": {
             "stream": "camera_wrist",
