@@ -700,3 +700,45 @@ def test_the_robot_stands_as_its_joints_say(tmp_path: Path, open_page: OpenPage)
             reach = 1 + slide
             expected = [reach * np.sin(angle), 0, 0.2 + reach * np.cos(angle)]
             np.testing.assert_allclose(hand, expected, atol=1e-9)
+
+
+def test_video_with_reordered_frames_shows_the_right_one(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    """B-frames: packets in another order than frames, and a decoder that gives them late."""
+    from fractions import Fraction
+
+    import av
+    from make_episode import burn
+
+    from mmdata import EpisodeWriter, Kind, StreamInfo
+
+    n = 60
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
+    context.time_base, context.gop_size = Fraction(1, 30), 20
+    context.options = {"bf": "3", "b-adapt": "0", "crf": "18", "sc_threshold": "0"}
+    packets = []
+    for k in range(n):
+        image = burn(np.full((240, 320, 3), 40 + 2 * k, np.uint8), k)
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+        frame.pts = k
+        packets += context.encode(frame)
+    packets += context.encode(None)
+    order = [int(p.pts) for p in packets]
+    assert order != sorted(order)
+    stamps = np.array(order) * 33_000_000
+    with EpisodeWriter(tmp_path / "b.h5") as writer:
+        writer.add_stream(StreamInfo("cam", Kind.IMAGE, {}, encoding="h264"))
+        writer.append("cam", stamps, [bytes(p) for p in packets])
+    with Server(tmp_path) as server:
+        page = open_page(f"{server.url}?ep=b.h5&user=eve")
+        rng = np.random.default_rng(3)
+        # Jumps, then steps on and back, then a whole run.
+        asked = [*rng.integers(0, n, 25).tolist(), 30, 31, 32, 33, 32, 31, 30, 29, *range(n)]
+        for k in asked:
+            ((_, shown, data),) = page.run(SHOWN, [33_000_000 * k, BITS * CELL, CELL, 1])
+            strip = np.frombuffer(b64decode(data), np.uint8).reshape(CELL, BITS * CELL, 3)
+            assert (shown, read_number(strip)) == (k, k)
+        how = page.run("() => window.mmdata.cameras.tiles[0].label.title")
+        assert "WebCodecs" in how

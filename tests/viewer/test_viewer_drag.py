@@ -294,8 +294,8 @@ def test_a_box_is_selected_and_slides_on_the_ground_in_the_perspective_view(page
 def test_clouds_are_merged_where_things_stand_still(page: Page) -> None:
     page.seek(4 * SECOND)
     # Points in the standing car's box, in scene coordinates, whichever frame the scene shows.
-    inside = """(frame) => { const { scene, session } = window.mmdata; scene.setFrame(frame);
-      scene.update();
+    inside = """async (frame) => { const { scene } = window.mmdata; scene.setFrame(frame);
+      do { scene.update(); await new Promise((r) => setTimeout(r, 5)); } while (!scene.settled());
       const { box } = scene.boxes().find((b) => b.track.id === 't-car-2');
       const [w, x, y, z] = box.quaternion_wxyz; let n = 0, all = 0;
       const axis = [[1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)],
