@@ -336,8 +336,8 @@ def test_hundred_thousand_boxes_load_in_seconds() -> None:
         "keyframe_attributes": {"lidar_points": list(range(n))},
     }
     text = json.dumps({**HEAD, "tracks_3d": [{**track, "id": f"t{i}"} for i in range(500)]})
-    start = time.perf_counter()
+    start = time.process_time()
     layer = read_layer(text)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert sum(t.keyframe_count for t in layer.tracks_3d) == 100_000
-    assert seconds < 5  # 0.4 s on an idle core; the margin is for busy machines
+    assert seconds < 2  # of CPU, however busy the machine is; 0.4 s on an idle core
