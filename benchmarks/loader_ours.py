@@ -75,8 +75,6 @@ def images(folder: Path, order: str, workers: int, threads: int, seconds: float)
     opened = time.perf_counter() - begin
     result = rate(batches(dataset, made, workers), seconds)
     result["first_s"] += opened
-    if workers:
-        del result["samples_cpu_s"]  # most of it is the workers'
     return result
 
 
