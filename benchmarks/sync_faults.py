@@ -1,7 +1,7 @@
 """Fault bench of the synchronisation checks: factorial injection into simulated recordings.
 
     python benchmarks/sync_faults.py [--seeds 12] [--stamp-seeds 300] [--cross-seeds 4] [--drives 6]
-                                     [--arrays 200] [--first 1000] [--json FILE]
+                                     [--clean-seeds 0] [--arrays 200] [--first 1000] [--json FILE]
     python benchmarks/sync_faults.py --merge FILE...
     python benchmarks/sync_faults.py --speed
 
@@ -112,6 +112,9 @@ def run(options: argparse.Namespace) -> Tally:
         tally.judge_clean(f"drive {seed}", drive_bench(seed, tally.content))
         tally.judge_clean(f"drive {seed} with LiDAR", lidar_bench(seed, tally.content))
         print(f"\rdrive {seed}", end="", file=sys.stderr)
+    for seed in range(options.first, options.first + options.clean_seeds):
+        clean = pick_place(seed, streams=[s for s in STREAMS if "camera" not in s])
+        tally.judge_clean(f"seed {seed}", false_alarms(clean, assess(clean.to_episode())))
     seeds = range(options.first, options.first + options.arrays)
     if seeds:
         tally.arrays["hull, 60 s log"] = hull_bench(seeds)
@@ -179,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stamp-seeds", type=int, default=300, help="recordings without")
     parser.add_argument("--cross-seeds", type=int, default=4, help="of them, with crossed faults")
     parser.add_argument("--drives", type=int, default=6, help="drives with two cameras or a LiDAR")
+    parser.add_argument("--clean-seeds", type=int, default=0, help="only for false alarms")
     parser.add_argument("--arrays", type=int, default=200, help="trials on arrays alone")
     parser.add_argument("--speed", action="store_true", help="time it instead")
     parser.add_argument("--first", type=int, default=1000, help="first seed")

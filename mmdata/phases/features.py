@@ -20,6 +20,9 @@ from mmdata.phases.settings import Settings
 from mmdata.phases.touch import slip_energy, tactile_load
 from mmdata.phases.wrench import compensate
 
+TURNING_RAD_S = 0.1
+"""A wrist that turns less on average hardly turns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scales:
@@ -270,21 +273,27 @@ def flow(motions: Sequence[Motion], grid: Grid) -> Floats | None:
 
     Fingers count less: they say when something is taken, hands and wrists what is being done.
     Joints stand for place and rotation; they are made independent of each other first, since one
-    movement of the hand moves many.
+    movement of the hand moves many. What hardly moves beside the other hand stays small.
     """
-    columns: list[tuple[float, Floats]] = []
+    columns: list[Floats] = []
     for m in motions:
         if m.velocity is not None:
             calm = smooth(m.velocity, 0.05, grid)
-            joints = m.space == "joints"
-            columns.append((2.0, _independent(calm)) if joints else (1.0, calm))
+            moves = min(1.0, _rms(calm) / max(0.4 * m.scales.fast, 1e-9))
+            if m.space == "joints":
+                calm, moves = _independent(calm), np.sqrt(2.0) * moves
+            columns.append(moves * calm / max(_rms(calm), 1e-9))
         if m.turning is not None:
-            columns.append((1.0, m.turning))
+            columns.append(m.turning / max(_rms(m.turning), TURNING_RAD_S))
         if m.width is not None:
-            columns.append((0.16, smooth(m.width, 0.1, grid, order=1)[:, None]))
-    powers = [float((c**2).sum(axis=1).mean()) for _, c in columns]
-    scaled = [np.sqrt(w / p) * c for (w, c), p in zip(columns, powers, strict=True) if p > 1e-12]
-    return np.hstack(scaled) if scaled else None
+            opening = smooth(m.width, 0.1, grid, order=1)[:, None]
+            columns.append(0.4 * opening / max(_rms(opening), 1e-9))
+    return np.hstack(columns) if columns else None
+
+
+def _rms(values: Floats) -> float:
+    """Root mean square length of the rows of (n, C)."""
+    return float(np.sqrt((values**2).sum(axis=1).mean()))
 
 
 def _independent(values: Floats) -> Floats:

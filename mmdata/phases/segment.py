@@ -266,9 +266,9 @@ def _usable(grammar: Grammar, evidence: Evidence) -> bool:
 def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
     """The best fitting shipped grammar, or unnamed segments where none fits well enough.
 
-    Grammars hang on single instants, so none is tried where those tell nothing.
+    Grammars hang on single instants, so none is tried where hands move on and on.
     """
-    if is_continuous(_beginning(_everything(analysis)), settings):
+    if is_continuous(_beginning(_everything(analysis))):
         note = "no grammar explains hands that move on and on: single changes tell nothing there"
         return decode_unnamed(_everything(analysis), settings), [note]
     tried: list[tuple[float, float, Grammar, Evidence]] = []

@@ -24,10 +24,12 @@ Index = NDArray[np.intp]
 
 HALF_SURE = 0.4
 """Fused score of a boundary at which it is as likely as not."""
-STRONG = 0.3
-"""Fused score of an instant that would begin a phase if it stood alone."""
-CONTINUOUS = 1.0
-"""Strong instants per coherence time of the motion, above which single instants tell nothing."""
+REST_SHARE = 0.25
+"""Part of the coherence time over which the flow is averaged to tell rest from motion."""
+REST_POWER = 0.05
+"""Hands rest where the power of their flow is below this share of its mean."""
+RESTING = 0.1
+"""Share of the time for which they rest at most in continuous movement."""
 CANDIDATES_HZ = 2.0
 """Cuts of continuous motion are chosen among the strongest instants, up to so many per second."""
 COST = 1.5
@@ -43,24 +45,24 @@ ROUNDS = 6
 def decode_unnamed(evidence: Evidence, settings: Settings) -> Decoded:
     """Segments labelled `segment`; by the flow of motion where that is known and continuous."""
     score = fused_score(evidence, settings)
-    if evidence.flow is not None and is_continuous(evidence, settings, score):
+    if evidence.flow is not None and is_continuous(evidence):
         return _by_flow(evidence, evidence.flow, score, settings)
     return _by_instants(evidence, score, settings)
 
 
-def is_continuous(evidence: Evidence, settings: Settings, score: Floats | None = None) -> bool:
-    """Whether strong instants come faster than the motion changes, so that none tells anything.
+def is_continuous(evidence: Evidence) -> bool:
+    """Whether hands hardly ever rest, so that starts, turns and dips begin nothing new.
 
-    score (n,): the fused score where it is known already.
+    Resting is judged by the mean flow over a part of the coherence time, in which trembling and
+    noise cancel, against its own power: so at any speed alike.
     """
     if evidence.flow is None:
         return False
-    if score is None:
-        score = fused_score(evidence, settings)
-    grid = evidence.grid
-    strong, _ = find_peaks(score, height=STRONG, distance=grid.steps(settings.separation_s))
-    pace = len(strong) / (grid.n * grid.step_s)
-    return pace * coherence(evidence.flow, grid) > CONTINUOUS
+    flow, grid = evidence.flow, evidence.grid
+    window = min(grid.steps(REST_SHARE * coherence(flow, grid)), grid.n - 1)
+    summed = np.vstack([np.zeros(flow.shape[1]), np.cumsum(flow, axis=0)])
+    power = (((summed[window:] - summed[:-window]) / window) ** 2).sum(axis=1)
+    return float((power < REST_POWER * power.mean()).mean()) < RESTING
 
 
 def fused_score(evidence: Evidence, settings: Settings) -> Floats:
