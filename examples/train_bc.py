@@ -10,6 +10,9 @@
    says nothing of where `base` is.
 4. The recipe, one JSON, goes to a simulated robot whose messages come late and at their own rates;
    `OnlineAligner` makes of them the very samples the network was trained on.
+
+With these settings the loss falls from 0.88 to 0.22, and the cube is lifted in 14 of 20 cells that
+were never seen (docs/loaders.md says how that was measured, and what it took).
 """
 
 from __future__ import annotations
