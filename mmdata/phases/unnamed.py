@@ -62,7 +62,8 @@ def is_continuous(evidence: Evidence) -> bool:
     window = min(grid.steps(REST_SHARE * coherence(flow, grid)), grid.n - 1)
     summed = np.vstack([np.zeros(flow.shape[1]), np.cumsum(flow, axis=0)])
     power = (((summed[window:] - summed[:-window]) / window) ** 2).sum(axis=1)
-    return float((power < REST_POWER * power.mean()).mean()) < RESTING
+    # What never moves rests all the time: hence "at most".
+    return float((power <= REST_POWER * power.mean()).mean()) < RESTING
 
 
 def fused_score(evidence: Evidence, settings: Settings) -> Floats:
