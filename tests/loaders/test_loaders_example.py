@@ -62,7 +62,7 @@ def test_the_robot_holds_what_lies_between_its_fingers(example: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_example_learns_and_lifts(example: Any, tmp_path: Path) -> None:
-    """Chance is none: the untrained policy lifts nothing. How many lift differs between processors."""
+    """Chance is none: the untrained policy lifts nothing."""
     example.demonstrate(tmp_path, range(60))
     dataset = example.EpisodeDataset(tmp_path, example.SPEC, split="train")
     dataset = dataset.with_statistics(example.compute_statistics(dataset))
@@ -74,4 +74,4 @@ def test_example_learns_and_lifts(example: Any, tmp_path: Path) -> None:
     policy, losses = example.train(dataset, dataset, 1000)
     assert np.mean(losses[-100:]) < 0.4 * np.mean(losses[:20])
     lifted = [example.rollout(policy, recipe, s).lifted_m > example.LIFTED_M for s in seeds]
-    assert sum(lifted) >= 2
+    assert sum(lifted) >= 3  # six and seven of eight so far; rounding differs between processors
