@@ -266,7 +266,7 @@ def _usable(grammar: Grammar, evidence: Evidence) -> bool:
 def choose(analysis: Analysis, task: str, settings: Settings) -> tuple[Decoded, list[str]]:
     """The best fitting shipped grammar, or unnamed segments where none fits well enough.
 
-    Grammars hang on single instants, so none is tried where hands move on and on.
+    Grammars hang on single instants, so none is tried where two hands move on and on.
     """
     if is_continuous(_beginning(_everything(analysis))):
         note = "no grammar explains hands that move on and on: single changes tell nothing there"
@@ -338,7 +338,8 @@ def _everything(analysis: Analysis) -> Evidence:
     if not analysis.motions and analysis.base is not None:
         instants += analysis.base.instants
     lasting = analysis.lasting if analysis.motions else None
-    moved = flow(analysis.motions, analysis.grid)
+    # One hand that hardly rests may well be a quick robot: only of two is it known what it means.
+    moved = flow(analysis.motions, analysis.grid) if len(analysis.motions) > 1 else None
     return Evidence(analysis.grid, {}, instants, lasting=lasting, flow=moved)
 
 
