@@ -36,6 +36,16 @@ def test_no_grammar_is_forced_on_what_it_does_not_explain(joints: bool, rate_hz:
     assert 0.7 * true <= sum(map(len, intervals)) <= 1.5 * true
 
 
+def test_one_hand_that_hardly_rests_may_have_a_grammar() -> None:
+    """Quick robots hardly rest either: of one hand alone that says nothing."""
+    inputs = teleoperated(300).inputs
+    notes = [
+        segment_inputs(replace(inputs, effectors=hands)).notes
+        for hands in (inputs.effectors, inputs.effectors[:1])
+    ]
+    assert [any("move on and on" in note for note in said) for said in notes] == [True, False]
+
+
 def even_cut(takes: list[Take], like: Sequence[Sequence[Interval]]) -> list[list[Interval]]:
     """Equal parts, as many as `like` has."""
     out = []
