@@ -197,6 +197,7 @@ def test_differences_are_adjudicated_one_by_one(server: Server, open_page: OpenP
     page.page.get_by_role("tab", name="Review").click()
     difference = rows.filter(has_text="car-1").first
     difference.get_by_role("button", name="ben:").click()
+    page.wait("() => window.mmdata.session.selection.layer === 'ben'")
     page.press("Enter")
     page.saved()
     after = {t["id"]: t for t in page.run(own, "tracks_3d") if t["object_id"] == "car-1"}

@@ -23,6 +23,8 @@ export class Sidebar implements Panel {
   private assigned: { annotators: string[]; adjudicator: string | null } = { annotators: [], adjudicator: null };
   private queue: any[] = [];
   private othersOpen = false;
+  // While a button of the list is held down: a list drawn anew then would swallow the click.
+  private pressed = false;
   // What of the selection's details depends on the cursor.
   private follow: { t: number; update: () => void } | null = null;
 
@@ -31,6 +33,16 @@ export class Sidebar implements Panel {
     private readonly worklist: Worklist,
     private readonly publish: () => unknown,
   ) {
+    this.body.addEventListener("pointerdown", () => (this.pressed = true));
+    for (const up of ["pointerup", "pointercancel"])
+      window.addEventListener(up, () => {
+        if (!this.pressed) return;
+        // After the click that follows.
+        setTimeout(() => {
+          this.pressed = false;
+          this.update();
+        });
+      });
     this.tabs = new Map(
       TABS.map((name) => [
         name,
@@ -59,7 +71,7 @@ export class Sidebar implements Panel {
       this.follow.update();
     }
     const key = `${this.tab} ${session.revision} ${this.worklist.findings.length}`;
-    if (key === this.key || session.layers.previews.size) return;
+    if (key === this.key || session.layers.previews.size || this.pressed) return;
     // What is being typed into must not be pulled away.
     const typing = this.body.contains(document.activeElement) && ["INPUT", "SELECT"].includes(document.activeElement!.tagName);
     if (typing && this.key.startsWith(this.tab)) return;
@@ -97,7 +109,7 @@ export class Sidebar implements Panel {
       (layer === layers.active ? list : others).append(
         h(
           "button",
-          { type: "button", class: chosen ? "item on" : "item", role: "option", "aria-selected": String(chosen), onclick: () => { session.select({ layer, collection, id: item.id }); session.clock.seek(t); } },
+          { type: "button", class: chosen ? "item on" : "item", role: "option", "aria-selected": String(chosen), onclick: (e: Event) => { session.select({ layer, collection, id: item.id }); session.clock.seek(t); mark(e); } },
           dot,
           h("span", { class: "what" }, text),
           h("small", {}, layer === layers.active ? when : `${when} · ${layer}`),
@@ -297,20 +309,21 @@ export class Sidebar implements Panel {
       out.push(h("p", { class: "hint" }, `objects: ${t.matched} matched, ${t.only_a} only ${a.a}, ${t.only_b} only ${a.b}${t.centre_m === undefined ? "" : `, centres ${t.centre_m.toFixed(2)} m apart, ${((t.rotation_rad * 180) / Math.PI).toFixed(1)}°`}`));
     }
     const chosen = (side: "a" | "b", d: any) => String(!!d[`${side}_id`] && this.session.isSelected(d[`${side}_id`]));
-    const take = (side: "a" | "b", d: any) => {
+    const take = (side: "a" | "b", d: any, event: Event) => {
       const collection = d.kind === "phase" ? "phases" : "tracks_3d";
       const id = d[`${side}_id`];
       if (!id) return;
       this.session.select({ layer: a[side], collection, id });
       this.session.clock.seek(d.stamp_ns);
+      mark(event);
     };
     for (const d of a.differences)
       out.push(
         h("div", { class: "finding warning" },
           h("span", {}, `${seconds(d.stamp_ns, 2)} s ${d.tier ?? `${d.kind} of ${d.object_id}`}${d.kind === "place" ? `, ${d.centre_m.toFixed(2)} m and ${((d.rotation_rad * 180) / Math.PI).toFixed(0)}° apart` : ""}: `),
-          h("button", { type: "button", class: "link", "aria-selected": chosen("a", d), onclick: () => take("a", d) }, `${a.a}: ${d.a ?? "nothing"}`),
+          h("button", { type: "button", class: "link", "aria-selected": chosen("a", d), onclick: (e: Event) => take("a", d, e) }, `${a.a}: ${d.a ?? "nothing"}`),
           " / ",
-          h("button", { type: "button", class: "link", "aria-selected": chosen("b", d), onclick: () => take("b", d) }, `${a.b}: ${d.b ?? "nothing"}`),
+          h("button", { type: "button", class: "link", "aria-selected": chosen("b", d), onclick: (e: Event) => take("b", d, e) }, `${a.b}: ${d.b ?? "nothing"}`),
           h("small", {}, "select one, Enter takes it over")),
       );
     return out;
@@ -392,6 +405,12 @@ function keepFocus(body: HTMLElement): () => void {
     const now = reachable();
     (now.filter((e) => e.textContent === text)[same] ?? now[at])?.focus({ preventScroll: true });
   };
+}
+
+// A chosen button says so at once, before the list is drawn again: Enter right after the click has
+// to accept what was chosen, not to choose it again.
+function mark(event: Event): void {
+  (event.currentTarget as HTMLElement).setAttribute("aria-selected", "true");
 }
 
 const pinOf = (item: Annotation): any => item.pin ?? {};
