@@ -252,7 +252,11 @@ class LabelApi:
             people, judge = assigned or ([], None)
             return {"annotators": people, "adjudicator": judge}
 
-        return JSONResponse(await self._run(request, act))
+        answer = await self._run(request, act)
+        if body is not None:
+            # What was seen may be hidden now, and the other way round.
+            self.hub.broadcast(request.path_params["key"], {"type": "assignment"})
+        return JSONResponse(answer)
 
     async def count(self, request: Request) -> Response:
         """Points of a sample inside a box that is given in the sample's own frame."""
@@ -308,11 +312,18 @@ class LabelApi:
         return self.workspace.change(opened, layer, user, act), opened.start_ns
 
     async def _tell(self, request: Request, act: Callable[[Opened], Any]) -> Response:
-        """Answer with the operation made, and tell everybody else on the episode."""
-        (operation, state), start_ns, *more = await self._run(request, act)
+        """Answer with the operation made, and tell everybody else who may see the layer."""
+        key = request.path_params["key"]
+        people = self.hub.people(key)
+
+        def act_and_ask(opened: Opened) -> tuple[Any, set[str]]:
+            done = act(opened)
+            return done, self.workspace.seen_by(opened, done[0][1].name, people)
+
+        ((operation, state), start_ns, *more), to = await self._run(request, act_and_ask)
         row = _operation(operation, start_ns)
         message = {"type": "operation", "layer": state.name, "operation": row}
-        self.hub.broadcast(request.path_params["key"], message)
+        self.hub.broadcast(key, message, to)
         extra = more[0] if more else {}
         return JSONResponse({"operation": row, **_standing(state, _user(request)), **extra})
 

@@ -29,14 +29,18 @@ class Hub:
     def __init__(self) -> None:
         self._clients: set[_Client] = set()
 
-    def broadcast(self, episode: str, message: dict[str, Any]) -> None:
-        """Queue a message for everybody on an episode; call it on the server's loop.
+    def people(self, episode: str) -> set[str]:
+        """Who is on an episode."""
+        return {client.user for client in self._clients if client.episode == episode}
+
+    def broadcast(self, episode: str, message: dict[str, Any], to: set[str] | None = None) -> None:
+        """Queue a message for everybody on an episode, or those named; on the server's loop.
 
         A client too slow to take it is dropped: on reconnecting it reads the state anew.
         """
         text = json.dumps(message, separators=(",", ":"))
         for client in list(self._clients):
-            if client.episode == episode:
+            if client.episode == episode and (to is None or client.user in to):
                 try:
                     client.queue.put_nowait(text)
                 except asyncio.QueueFull:

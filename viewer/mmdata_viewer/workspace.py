@@ -94,6 +94,18 @@ class Workspace:
                 layers[row["name"]] = self.read(opened, row["name"], user)[0]
         return layers
 
+    def seen_by(self, opened: Opened, name: str, users: set[str]) -> set[str]:
+        """Those of some users from whom a layer is not hidden."""
+        seen = set()
+        with self._lock:
+            for user in users:
+                try:
+                    self._refuse_hidden(opened, name, user)
+                except RefusedError:
+                    continue
+                seen.add(user)
+        return seen
+
     # -- changing ----------------------------------------------------------------------------
 
     def open(self, opened: Opened, name: str, user: str) -> LayerState:

@@ -2,6 +2,9 @@
 
 import type { Session } from "./session";
 
+// A device that stands still for longer is left behind.
+const HANGS_MS = 1000;
+
 export interface Waveform {
   low: Float32Array;
   high: Float32Array;
@@ -94,7 +97,10 @@ export class Sound {
     if (!clock.playing || this.muted || !this.blocks) return;
     const offset = this.sampleAt(clock.t);
     if (offset < 0) return;
-    void this.start(offset);
+    this.start(offset).catch((error) => {
+      this.muted = true;
+      this.session.say(`no sound: ${error.message ?? error} (A tries again)`, "bad");
+    });
   }
 
   private async start(offset: number): Promise<void> {
@@ -118,11 +124,19 @@ export class Sound {
     this.startedAt = this.context.currentTime;
     this.node = node;
     node.onended = () => this.stop();
+    let [heard, movedAt] = [-1, 0];
     clock.master = () => {
       if (!this.context || !this.node) return null;
-      const played = (this.context.currentTime - this.startedAt) * clock.speed * rate;
-      const t = this.timeOf(this.startedFrom + played);
+      const { currentTime } = this.context;
+      const now = performance.now();
+      if (currentTime !== heard) [heard, movedAt] = [currentTime, now];
       // The cursor waits for the sound, but not for a device that hangs.
+      if (now - movedAt > HANGS_MS) {
+        this.stop();
+        this.session.say("the sound device stands still: going on without it", "bad");
+        return null;
+      }
+      const t = this.timeOf(this.startedFrom + (currentTime - this.startedAt) * clock.speed * rate);
       return clock.t - t < 5e7 ? Math.max(t, clock.t) : null;
     };
   }

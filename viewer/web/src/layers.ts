@@ -64,6 +64,19 @@ export class Layers {
     const answer = await this.api.call<{ layers: LayerRow[]; own: string }>("layers");
     this.rows = answer.layers;
     this.own = answer.own;
+    // A layer that became blind is not only shown no more: nothing of it stays here.
+    for (const row of this.rows)
+      if (row.hidden) {
+        this.docs.delete(row.name);
+        this.shown.delete(row.name);
+      }
+  }
+
+  // Who may see what was changed by somebody.
+  async reassigned(): Promise<void> {
+    await this.refreshRows();
+    if (this.rows.some((row) => row.hidden && row.name === this.active)) await this.activate(this.own);
+    this.changed();
   }
 
   async activate(name: string): Promise<void> {

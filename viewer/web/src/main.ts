@@ -185,11 +185,16 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     worklist.checks = { failed: String(error.message ?? error) };
     show();
   });
+  session.onReview = () => sidebar.reviewChanged();
   connect(session, timeline);
 
   // -- address -----------------------------------------------------------------------------------
   const t = Number(query.get("t"));
   if (query.has("t") && Number.isFinite(t)) clock.seek(t * 1e9);
+  const layer = query.get("layer");
+  if (layer && !layers.rows.some((row) => row.name === layer)) say(`There is no layer ${layer} here.`, "bad");
+  else if (layer && layer !== layers.active) await layers.activate(layer).catch((error) => say(String(error.message ?? error), "bad"));
+  sidebar.open(query.get("tab") ?? "");
   const sel = query.get("sel");
   if (sel)
     for (const [layer, doc] of layers.docs)
@@ -200,6 +205,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     if (clock.playing || now - addressAt < 300) return;
     const next = new URLSearchParams({ ep: manifest.name, t: (clock.t / 1e9).toFixed(6) });
     if (session.selection) next.set("sel", session.selection.id);
+    if (layers.active !== layers.own) next.set("layer", layers.active);
     if (query.has("user")) next.set("user", api.user);
     const text = `?${next}`;
     if (text === address) return;
@@ -230,6 +236,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     session,
     cameras,
     scene,
+    sound,
     timeline,
     worklist,
     panels,

@@ -41,6 +41,8 @@ export class Session {
   preferences: Preferences = {};
   say: (message: string, kind?: "info" | "bad") => void = () => {};
   onSelect: () => void = () => {};
+  // Somebody moved a layer on in its review, or changed who annotates blindly.
+  onReview: () => void = () => {};
 
   constructor(
     readonly api: EpisodeApi,

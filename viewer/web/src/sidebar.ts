@@ -11,6 +11,7 @@ import type { Annotation, AttributeRule, EventMark, Operation, Phase, Track3D } 
 
 const TABS = ["Labels", "Findings", "Review", "History", "Streams"] as const;
 type Tab = (typeof TABS)[number];
+const isTab = (name: string): name is Tab => (TABS as readonly string[]).includes(name);
 
 export class Sidebar implements Panel {
   readonly element: HTMLElement;
@@ -52,11 +53,16 @@ export class Sidebar implements Panel {
     this.element = h("aside", { class: "sidebar", "aria-label": "details" }, h("div", { class: "tabs", role: "tablist" }, ...this.tabs.values()), this.body);
   }
 
-  open(tab: Tab): void {
+  open(tab: string): void {
+    if (!isTab(tab)) return;
     this.tab = tab;
     for (const [name, button] of this.tabs) button.setAttribute("aria-selected", String(name === tab));
     this.key = "";
-    if (tab === "Review") void this.loadReview();
+    this.reviewChanged();
+  }
+
+  reviewChanged(): void {
+    if (this.tab === "Review") this.loadReview().catch((error) => this.session.say(String(error.message ?? error), "bad"));
   }
 
   settled(): boolean {
@@ -246,7 +252,7 @@ export class Sidebar implements Panel {
       const note = to === "rejected" ? await ask("Why?", "", true) : "";
       if (note === null) return;
       await layers.act("review", { state: to, note }).catch((e) => session.say(e.message, "bad"));
-      void this.loadReview();
+      this.reviewChanged();
     };
     const steps = ((layers.document?.review?.history ?? []) as any[]).map((s) => h("p", { class: "hint" }, `${s.previous} → ${s.state} by ${s.by}${s.note ? `: ${s.note}` : ""}`));
     const comments = layers.all("comments").sort((a, b) => (pinOf(a.item).stamp_ns ?? 0) - (pinOf(b.item).stamp_ns ?? 0));
@@ -279,9 +285,13 @@ export class Sidebar implements Panel {
       if (text === null) return;
       const annotators = text.split(",").map((s) => s.trim()).filter(Boolean);
       const adjudicator = annotators.length ? await ask("Adjudicator", this.assigned.adjudicator ?? "") : "";
-      await session.api.call("assignment", { annotators, adjudicator }, "PUT");
-      await layers.refreshRows();
-      void this.loadReview();
+      try {
+        await session.api.call("assignment", { annotators, adjudicator }, "PUT");
+        await layers.reassigned();
+      } catch (e: any) {
+        session.say(e.message, "bad");
+      }
+      this.reviewChanged();
     };
     return [
       h("h3", {}, `Layer ${layers.active}: ${state}`),
@@ -294,8 +304,16 @@ export class Sidebar implements Panel {
       h("div", { class: "buttons" }, h("button", { type: "button", onclick: () => void assign() }, "Assign"), h("button", { type: "button", onclick: () => void compare() }, "Compare two layers")),
       ...this.agreementRows(),
       h("h3", {}, `Review queue (${this.queue.length})`),
-      ...this.queue.map((q) => h("a", { class: "item", href: `?ep=${encodeURIComponent(q.episode)}` }, h("span", { class: "what" }, q.episode), h("small", {}, `${q.name}, by ${q.author ?? "?"}`))),
+      ...(this.queue.length ? this.queue.map((q) => this.queued(q)) : [h("p", { class: "empty" }, "No layer of any episode here waits for a review.")]),
     ];
+  }
+
+  // Leads to the layer that waits, opened for its review.
+  private queued(q: any): HTMLElement {
+    const { manifest } = this.session.api;
+    const here = q.key === manifest.key && q.name === this.session.layers.active;
+    const where = new URLSearchParams({ ep: q.episode, layer: q.name, tab: "Review" });
+    return h("a", { class: here ? "item on" : "item", href: `?${where}` }, h("span", { class: "what" }, q.episode), h("small", {}, `${q.name}, by ${q.author ?? "?"}`));
   }
 
   private agreementRows(): HTMLElement[] {

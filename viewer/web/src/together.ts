@@ -22,6 +22,26 @@ export async function showConflict(session: Session, conflict: Conflict): Promis
   await session.layers.edit(conflict.mine.filter((c) => c.after || session.layers.get(conflict.layer, c.collection, c.id)));
 }
 
+async function take(session: Session, timeline: TimelinePanel, message: any): Promise<void> {
+  const { layers } = session;
+  if (message.type === "operation") {
+    await layers.receive(message.layer, message.operation);
+    if (message.operation.items.some((i: any) => i.collection === "layer" && i.id === "review")) {
+      await layers.refreshRows();
+      session.onReview();
+    }
+  }
+  if (message.type === "assignment") {
+    await layers.reassigned();
+    session.onReview();
+  }
+  if (message.type === "presence") {
+    // Where a hidden layer is worked on would tell what is in it.
+    const blind = new Set(layers.rows.filter((row) => row.hidden).map((row) => row.name));
+    timeline.people = message.people.filter((p: any) => p.user !== session.api.api.user && typeof p.t === "number" && !blind.has(p.layer));
+  }
+}
+
 export function connect(session: Session, timeline: TimelinePanel): void {
   const { api } = session.api;
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/${session.api.manifest.key}?user=${encodeURIComponent(api.user)}`;
@@ -29,7 +49,7 @@ export function connect(session: Session, timeline: TimelinePanel): void {
   let told = "";
   let known = false;
   const timer = setInterval(() => {
-    const message = JSON.stringify({ t: session.clock.t, selection: session.selection?.id ?? null });
+    const message = JSON.stringify({ t: session.clock.t, selection: session.selection?.id ?? null, layer: session.layers.active });
     if (socket.readyState === WebSocket.OPEN && message !== told) socket.send((told = message));
   }, 500);
   socket.onopen = async () => {
@@ -41,10 +61,7 @@ export function connect(session: Session, timeline: TimelinePanel): void {
   };
   socket.onmessage = (event) => {
     const message = JSON.parse(event.data);
-    if (message.type === "operation") void session.layers.receive(message.layer, message.operation);
-    if (message.type === "presence") {
-      timeline.people = message.people.filter((p: any) => p.user !== api.user && typeof p.t === "number");
-    }
+    void take(session, timeline, message).catch((error) => session.say(String(error.message ?? error), "bad"));
   };
   socket.onclose = () => {
     clearInterval(timer);
