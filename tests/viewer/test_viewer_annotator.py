@@ -108,7 +108,8 @@ def followed(page: Page, frames: int = 15) -> list[list[float]]:
     """Cursor and sound, seconds, after each of the next frames in which something is heard."""
     page.run("() => { window.heard.pairs = []; }")
     page.wait("(n) => window.heard.pairs.length >= n", frames)
-    return page.run("() => window.heard.pairs")
+    pairs: list[list[float]] = page.run("() => window.heard.pairs")
+    return pairs
 
 
 def test_the_cursor_follows_the_sound_that_plays(server: Server, open_page: OpenPage) -> None:
@@ -229,6 +230,31 @@ def test_a_layer_handed_in_shows_up_for_the_reviewer_who_waits(
     page.wait("() => document.body.innerText.includes('Review queue (0)')")
     hand_in(server, "drive.h5", "anna")
     page.wait("() => document.body.innerText.includes('Review queue (1)')")
+
+
+def test_pictures_and_points_come_back_with_the_server(server: Server, open_page: OpenPage) -> None:
+    """Nothing is asked for without pause meanwhile, and nothing is given up for good."""
+    page = open_page(f"{server.url}?ep=drive.h5&user=anna")
+    page.saved()
+    port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+    page.run("""() => { window.asked = 0; const { postMessage } = Worker.prototype;
+      Worker.prototype.postMessage = function (m, ...rest) {
+        window.asked += (m.ask ?? []).length; return postMessage.call(this, m, ...rest); }; }""")
+    server.stop()
+    page.run("() => window.mmdata.session.clock.seek(6e9)")
+    said = """() => window.mmdata.cameras.tiles.every((tile) =>
+      tile.failed?.why === 'the server does not answer')"""
+    page.wait(said)
+    asked = page.run("() => { const before = window.asked; return new Promise((done) => "
+                     "setTimeout(() => done(window.asked - before), 1000)); }")  # fmt: skip
+    assert asked <= 3
+    server.start(port)
+    page.wait("() => window.mmdata.settled()")
+    shown = page.run("() => window.mmdata.cameras.tiles.map((t) => [t.shown, t.label.title])")
+    assert all(number > 0 for number, _ in shown)
+    assert sum("WebCodecs" in how for _, how in shown) == 1, "video is decoded as before"
+    points = "() => document.querySelector('.scene-bar .delta').innerText"
+    assert page.run(points).startswith("7,200 of 7,200 points")
 
 
 # Everything the page knows of a layer: its document, what it draws, what it writes.

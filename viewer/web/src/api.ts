@@ -12,6 +12,9 @@ export class ApiError extends Error {
   }
 }
 
+// How long to wait before asking again for what did not come.
+export const RETRY_MS = 2000;
+
 export interface Standing {
   editable: boolean;
   revision: number;
@@ -45,16 +48,10 @@ export class Api {
     return answer as T;
   }
 
-  async binary(path: string, signal?: AbortSignal): Promise<ArrayBuffer> {
-    const response = await fetch(path, { signal });
+  async binary(path: string): Promise<ArrayBuffer> {
+    const response = await fetch(path);
     if (!response.ok) throw await this.failure(response);
     return response.arrayBuffer();
-  }
-
-  async blob(path: string, signal?: AbortSignal): Promise<Blob> {
-    const response = await fetch(path, { signal });
-    if (!response.ok) throw await this.failure(response);
-    return response.blob();
   }
 
   private async failure(response: Response): Promise<ApiError> {

@@ -1,7 +1,8 @@
 // The camera grid: for every image stream the frame nearest to the cursor by its own stamps, with
 // the 3D boxes of all visible layers projected at that frame's exposure.
 
-import { type BoxDrag, startImageDrag } from "./imagedrag";
+import { RETRY_MS } from "./api";
+import { startImageDrag } from "./imagedrag";
 import { colourOf, deviation, fit, h, Size, theme } from "./dom";
 import { type FrameSource, Pictures } from "./framesource";
 import { Lens, type Pixel } from "./lens";
@@ -28,11 +29,11 @@ export class CameraTile {
   private readonly source: FrameSource;
   private readonly size: Size;
   private loading = -1;
-  private failed = "";
+  // Why a sample is not shown, and from when on it may be asked for again.
+  private failed: { sample: number; why: string; retryAt: number } | null = null;
   private how = "";
   private told = "";
   private drawnKey = "";
-  private drag: BoxDrag | null = null;
 
   constructor(
     private readonly session: Session,
@@ -63,9 +64,7 @@ export class CameraTile {
       this.overlay,
       h("figcaption", {}, this.label, this.delta),
     );
-    this.overlay.addEventListener("pointerdown", (event) => {
-      this.drag = startImageDrag(session, this, event);
-    });
+    this.overlay.addEventListener("pointerdown", (event) => startImageDrag(session, this, event));
     this.element.addEventListener("dblclick", () => this.element.classList.toggle("large"));
     this.size = new Size(this.overlay);
   }
@@ -76,7 +75,7 @@ export class CameraTile {
   }
 
   settled(): boolean {
-    return this.shown === this.wanted || this.failed !== "" || !this.stamps.length;
+    return this.shown === this.wanted || this.failed?.sample === this.wanted || !this.stamps.length;
   }
 
   // Shows the frame of the cursor, or asks for it. Nothing here is slow or waits for a layout.
@@ -86,14 +85,18 @@ export class CameraTile {
     if (this.wanted >= 0 && this.wanted !== this.shown) {
       const ready = this.source.peek(this.wanted);
       if (ready) this.show(this.wanted, ready);
-      else if (this.loading < 0) this.load(this.wanted);
+      else if (this.loading < 0 && !this.waits()) this.load(this.wanted);
     }
-    if (clock.playing && this.wanted >= 0) for (let k = 1; k <= PREFETCH; k++) this.source.prefetch(this.wanted + k);
+    if (clock.playing && this.wanted >= 0 && !this.failed) for (let k = 1; k <= PREFETCH; k++) this.source.prefetch(this.wanted + k);
+  }
+
+  private waits(): boolean {
+    return this.failed?.sample === this.wanted && performance.now() < this.failed.retryAt;
   }
 
   update(): void {
     this.follow();
-    const key = `${this.shown} ${this.session.revision} ${this.size.width}x${this.size.height} ${this.failed}`;
+    const key = `${this.shown} ${this.session.revision} ${this.size.width}x${this.size.height} ${this.failed?.why}`;
     if (key !== this.drawnKey) {
       this.drawnKey = key;
       this.drawOverlay();
@@ -107,14 +110,13 @@ export class CameraTile {
     this.source.get(i).then(
       (frame) => {
         this.loading = -1;
-        this.failed = "";
         // While playing, a frame that comes late is better than none; when paused only the right one.
         if (i === this.wanted || this.session.clock.playing) this.show(i, frame);
         else this.follow();
       },
       (error) => {
         this.loading = -1;
-        this.failed = String(error.message ?? error);
+        this.failed = { sample: i, why: String(error.message ?? error), retryAt: performance.now() + RETRY_MS };
         this.shown = -1;
         this.picture.clearRect(0, 0, this.image.width, this.image.height);
       },
@@ -128,7 +130,7 @@ export class CameraTile {
     }
     this.picture.drawImage(frame, 0, 0);
     this.shown = i;
-    this.failed = "";
+    this.failed = null;
     if (this.how !== this.source.how) {
       this.how = this.source.how;
       this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}`;
@@ -201,7 +203,7 @@ export class CameraTile {
     if (this.failed) {
       g.fillStyle = bad;
       g.font = "12px system-ui";
-      g.fillText(this.failed.slice(0, 80), 8, 32);
+      g.fillText(this.failed.why.slice(0, 80), 8, 16);
       return;
     }
     if (this.shown < 0) return;
@@ -244,10 +246,6 @@ export class CameraTile {
       g.strokeStyle = text;
       g.strokeRect(0.5, 0.5, this.size.width - 1, this.size.height - 1);
     }
-  }
-
-  dragging(): boolean {
-    return this.drag?.active ?? false;
   }
 }
 

@@ -2,6 +2,7 @@
 // each where its sensor stood when it measured.
 
 import * as THREE from "three";
+import { ApiError, RETRY_MS } from "./api";
 import { type Cloud, CloudObject, CloudSource } from "./clouds";
 import { compose, type Pose } from "./math";
 import { type PoseOf, setPose } from "./scenery";
@@ -105,9 +106,11 @@ export class CloudLayer {
     this.source.get(i).then(
       () => this.loading.delete(i),
       (error) => {
+        // A server that is gone says nothing about the sample.
+        if (!(error instanceof ApiError)) return void setTimeout(() => this.loading.delete(i), RETRY_MS);
         this.loading.delete(i);
         this.broken.add(i);
-        this.session.say(`${this.stream.name} #${i}: ${error.message ?? error}`, "bad");
+        this.session.say(`${this.stream.name} #${i}: ${error.message}`, "bad");
       },
     );
   }

@@ -21,10 +21,6 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-export function clear(element: Element): void {
-  element.replaceChildren();
-}
-
 export interface Theme {
   text: string;
   dim: string;
@@ -79,6 +75,21 @@ export function colourOf(label: string): string {
 
 export function reserveColours(labels: Iterable<string>): void {
   for (const label of labels) colourOf(label);
+}
+
+// Follows a pressed pointer until it is released or taken away (a touch that becomes a scroll); `end`
+// comes once either way.
+export function followPointer(target: HTMLElement | Window, move: (e: PointerEvent) => void, end: () => void = () => {}): void {
+  const listener = move as EventListener;
+  const stop = () => {
+    target.removeEventListener("pointermove", listener);
+    target.removeEventListener("pointerup", stop);
+    target.removeEventListener("pointercancel", stop);
+    end();
+  };
+  target.addEventListener("pointermove", listener);
+  target.addEventListener("pointerup", stop);
+  target.addEventListener("pointercancel", stop);
 }
 
 // An element's size in CSS pixels, kept by an observer: reading it, unlike `clientWidth`, never makes

@@ -1,6 +1,7 @@
 // Selecting and moving a cuboid inside a camera image. Dragging keeps the box at its distance from
 // the camera; with Shift it slides on the horizontal plane through its centre.
 
+import { followPointer } from "./dom";
 import type { CameraTile } from "./cameras";
 import type { Pixel } from "./lens";
 import { apply, dot, invert, norm, qRotate, scale, sub } from "./math";
@@ -8,34 +9,28 @@ import type { Session } from "./session";
 import { placeAt, putKeyframe } from "./tracks";
 import type { Annotation, Track3D, Vec3 } from "./types";
 
-export interface BoxDrag {
-  active: boolean;
-}
-
-export function startImageDrag(session: Session, tile: CameraTile, event: PointerEvent): BoxDrag {
+export function startImageDrag(session: Session, tile: CameraTile, event: PointerEvent): void {
   const at = (e: PointerEvent): Pixel => {
     const box = tile.overlay.getBoundingClientRect();
     return [e.clientX - box.left, e.clientY - box.top];
   };
-  const drag: BoxDrag = { active: false };
   const hit = pick(tile, at(event));
   if (!hit) {
     if (session.selection?.collection === "tracks_3d") session.select(null);
-    return drag;
+    return;
   }
   session.select({ layer: hit.layer, collection: "tracks_3d", id: hit.id });
   const track = session.layers.get(hit.layer, "tracks_3d", hit.id) as Track3D | undefined;
-  if (!track || hit.layer !== session.layers.active || !tile.lens) return drag;
+  if (!track || hit.layer !== session.layers.active || !tile.lens) return;
   const stamp = tile.stamp;
   const placed = placeAt(track, stamp, session.frames);
   const camera_SE3_frame = session.frames.transform(tile.frame, track.frame_id, stamp);
-  if (!placed || !camera_SE3_frame) return drag;
-  drag.active = true;
+  if (!placed || !camera_SE3_frame) return;
   const frame_SE3_camera = invert(camera_SE3_frame);
   const centre = apply(camera_SE3_frame, placed.box.center_m);
   const grabbed = at(event);
   const centrePixel = tile.lens.project(centre);
-  if (!centrePixel) return drag;
+  if (!centrePixel) return;
   const [cx, cy] = tile.toScreen(centrePixel);
   let next: Track3D | null = null;
   tile.overlay.setPointerCapture(event.pointerId);
@@ -55,17 +50,9 @@ export function startImageDrag(session: Session, tile: CameraTile, event: Pointe
     next = putKeyframe(track, stamp, { ...placed.box, center_m: apply(frame_SE3_camera, where) });
     session.layers.preview({ collection: "tracks_3d", id: track.id, after: next as Annotation });
   };
-  const end = () => {
-    drag.active = false;
-    tile.overlay.removeEventListener("pointermove", move);
-    tile.overlay.removeEventListener("pointerup", end);
-    tile.overlay.removeEventListener("pointercancel", end);
+  followPointer(tile.overlay, move, () => {
     if (next) void session.layers.edit([{ collection: "tracks_3d", id: track.id, after: next }]);
-  };
-  tile.overlay.addEventListener("pointermove", move);
-  tile.overlay.addEventListener("pointerup", end);
-  tile.overlay.addEventListener("pointercancel", end);
-  return drag;
+  });
 }
 
 // The box whose outline holds the point; of several the one with the smallest extent.

@@ -1,6 +1,6 @@
 // Panels on a grid with draggable borders; sizes and hidden panels are remembered per user.
 
-import { clear, h } from "./dom";
+import { followPointer, h } from "./dom";
 import type { ScenePanel } from "./scene";
 import type { Panel, Preferences, Session } from "./session";
 
@@ -60,8 +60,7 @@ export function layout(session: Session, parts: { bar: HTMLElement; cameras: Pan
       const size = now();
       const unit = name === "scene" ? 100 / (bar.parentElement?.clientWidth || 1) : 1;
       const move = (event: PointerEvent) => set(size + sign * ((horizontal ? event.clientX : event.clientY) - start) * unit);
-      bar.addEventListener("pointermove", move);
-      bar.addEventListener("pointerup", () => bar.removeEventListener("pointermove", move), { once: true });
+      followPointer(bar, move);
     });
     bar.addEventListener("keydown", (e) => {
       const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[e.key];
@@ -83,8 +82,7 @@ export function layout(session: Session, parts: { bar: HTMLElement; cameras: Pan
     border("side", true, -1),
     parts.sidebar.element,
   );
-  clear(document.body);
-  document.body.append(main);
+  document.body.replaceChildren(main);
   apply();
   applyHidden(session.preferences);
   main.querySelector(".pictures")!.classList.toggle("alone", parts.tactile.element.hidden);

@@ -46,12 +46,6 @@ export function qAxis(axis: Vec3, angle: number): Quat {
   return [Math.cos(angle / 2), axis[0] * s, axis[1] * s, axis[2] * s];
 }
 
-// Yaw of the rotated x axis about z.
-export function qYaw(q: Quat): number {
-  const x = qRotate(q, [1, 0, 0]);
-  return Math.atan2(x[1], x[0]);
-}
-
 // Along the shorter arc; the half-angle form stays exact for tiny angles.
 export function slerp(a: Quat, b: Quat, t: number): Quat {
   const d = a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];

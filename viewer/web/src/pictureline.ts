@@ -1,6 +1,9 @@
 // Samples of image streams from the server, in the worker. What is asked for in one turn goes in one
 // request: to a browser three requests cost three times as much as one.
 
+// The server gave no answer at all: nothing is known about the sample.
+export class Unreachable extends Error {}
+
 interface Asked {
   query: string;
   take: (data: ArrayBuffer) => void;
@@ -22,7 +25,9 @@ export class PictureLine {
 
   private async send(asked: Asked[]): Promise<void> {
     try {
-      const response = await fetch([this.address, ...asked.map((a) => a.query)].join("&"), { priority: "high" });
+      const response = await fetch([this.address, ...asked.map((a) => a.query)].join("&"), { priority: "high" }).catch(() => {
+        throw new Unreachable("the server does not answer");
+      });
       if (!response.ok) throw new Error(await whatIsWrong(response));
       const data = await response.arrayBuffer();
       const head = new DataView(data);

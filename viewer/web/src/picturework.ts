@@ -1,7 +1,7 @@
 // The worker that fetches and decodes pictures, so that neither waits for the page nor the page for
 // them. WebCodecs for stored video packets where the browser takes them, else images.
 
-import { PictureLine } from "./pictureline";
+import { PictureLine, Unreachable } from "./pictureline";
 import { VideoFrames } from "./videoframes";
 
 export interface Open {
@@ -61,6 +61,7 @@ class Source {
       try {
         return await toBitmap(await this.video.frame(i));
       } catch (error) {
+        if (error instanceof Unreachable) throw error;
         console.warn(`${this.open.stream}: falling back to images`, error);
         this.video = null;
         this.how = "image";

@@ -5,7 +5,7 @@ import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { countPoints, current, look } from "./boxes";
 import { CloudLayer } from "./cloudlayer";
-import { colourOf, fit, h, Size, theme } from "./dom";
+import { colourOf, fit, followPointer, h, Size, theme } from "./dom";
 import { add, moveBox, type Pose, sub } from "./math";
 import { BoxLines, drawNames, type SceneBox } from "./sceneboxes";
 import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
@@ -295,7 +295,7 @@ export class ScenePanel implements Panel {
     const boxes = this.boxes();
     const hold = () => {
       this.controls.enabled = false;
-      window.addEventListener("pointerup", () => (this.controls.enabled = true), { once: true });
+      followPointer(window, () => {}, () => (this.controls.enabled = true));
     };
     const propose = (b: SceneBox) => (box: Box, done: boolean) => {
       const pose = this.pose(b.track.frame_id, session.clock.t);

@@ -1,6 +1,7 @@
 // Selecting and moving boxes in the perspective view, and what a moved box means for its track.
 
 import { commitBox, current } from "./boxes";
+import { followPointer } from "./dom";
 import { add, dot, invert, moveBox, type Pose, qInv, qRotate, scale, sub } from "./math";
 import type { SceneBox } from "./sceneboxes";
 import type { Session } from "./session";
@@ -39,12 +40,9 @@ export function startGroundDrag(box: Box, ray: Ray, distance: number, rayOf: (e:
     moved = { ...box, center_m: add(box.center_m, event.shiftKey ? [0, 0, by[2]] : [by[0], by[1], 0]) };
     propose(moved, false);
   };
-  const end = () => {
-    window.removeEventListener("pointermove", move);
+  followPointer(window, move, () => {
     if (moved) propose(moved, true);
-  };
-  window.addEventListener("pointermove", move);
-  window.addEventListener("pointerup", end, { once: true });
+  });
 }
 
 // A box in scene coordinates becomes the track's keyframe: previewed, then journalled.

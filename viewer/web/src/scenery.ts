@@ -133,7 +133,7 @@ export class Scenery {
     const { api } = this.session;
     for (const stream of this.session.streams.filter((s) => s.kind === "text" && s.count))
       try {
-        const text = await (await api.api.blob(api.data("text", stream.name, 0))).text();
+        const text = new TextDecoder().decode(await api.api.binary(api.data("text", stream.name, 0)));
         if (!text.includes("<robot")) continue;
         this.robot = new Robot(text);
         this.object.add(this.robot.object);

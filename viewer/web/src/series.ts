@@ -1,6 +1,6 @@
 // One plotted field: fetches tiles of its min/max pyramid as the view needs them.
 
-import type { EpisodeApi } from "./api";
+import { type EpisodeApi, RETRY_MS } from "./api";
 import type { Stamps } from "./stamps";
 
 const FACTOR_BITS = 3; // a bucket of one level holds eight of the level below
@@ -109,7 +109,7 @@ export class Series {
         this.tiles.set(key, { count, t, low, high });
         this.version++;
       },
-      () => setTimeout(() => this.tiles.delete(key), 2000),
+      () => setTimeout(() => this.tiles.delete(key), RETRY_MS),
     );
     return null;
   }

@@ -1,7 +1,7 @@
 // Top, side and front views of the selected box, along its own axes, with handles.
 
 import * as THREE from "three";
-import { theme } from "./dom";
+import { followPointer, theme } from "./dom";
 import { add, qAxis, qMul, qRotate, qUnit } from "./math";
 import type { Box, Vec3 } from "./types";
 
@@ -147,12 +147,9 @@ export function startSideDrag(
     }
     propose(next, false);
   };
-  const end = () => {
-    window.removeEventListener("pointermove", move);
+  followPointer(window, move, () => {
     if (next) propose(next, true);
-  };
-  window.addEventListener("pointermove", move);
-  window.addEventListener("pointerup", end, { once: true });
+  });
 }
 
 function shifted(box: Box, view: SideView, du: number, dv: number): Box {

@@ -1,7 +1,7 @@
 // Plots of signals on the shared view, with the value at the cursor.
 
 import uPlot from "uplot";
-import { colourOf, deviation, h, Size, theme } from "./dom";
+import { colourOf, deviation, followPointer, h, Size, theme } from "./dom";
 import { Series } from "./series";
 import type { Panel, Session } from "./session";
 import { GUTTER } from "./timeline";
@@ -71,13 +71,7 @@ class Plot {
   private scrub(event: PointerEvent): void {
     this.body.setPointerCapture(event.pointerId);
     this.session.clock.seek(this.timeAt(event.clientX));
-    const move = (e: PointerEvent) => this.session.clock.seek(this.timeAt(e.clientX));
-    const end = () => {
-      this.body.removeEventListener("pointermove", move);
-      this.body.removeEventListener("pointerup", end);
-    };
-    this.body.addEventListener("pointermove", move);
-    this.body.addEventListener("pointerup", end);
+    followPointer(this.body, (e) => this.session.clock.seek(this.timeAt(e.clientX)));
   }
 
   settled(): boolean {

@@ -1,6 +1,6 @@
 // Tactile arrays as heat maps, one per finger, on a scale fixed over the episode.
 
-import type { EpisodeApi } from "./api";
+import { type EpisodeApi, RETRY_MS } from "./api";
 import { deviation, h } from "./dom";
 import type { Panel, Session } from "./session";
 import type { StreamInfo } from "./types";
@@ -18,6 +18,8 @@ class HeatMap {
   private readonly columns: number;
   private high = 0;
   private shown = -1;
+  // The chunk that could not be read last.
+  private failed = -1;
 
   constructor(
     private readonly session: Session,
@@ -32,7 +34,7 @@ class HeatMap {
     this.canvas.width = (this.columns + 1) * this.maps - 1;
     this.canvas.height = this.rows;
     this.element = h("figure", { class: "tactile", "data-stream": stream.name }, this.canvas, this.caption);
-    void this.scale();
+    this.scale().catch((error) => session.say(`${stream.name}: ${error.message ?? error}`, "bad"));
   }
 
   private get width(): number {
@@ -55,14 +57,19 @@ class HeatMap {
       if (this.chunks.size > 40) this.chunks.delete(this.chunks.keys().next().value!);
       read(this.session.api, this.stream.name, this.field, `&start=${chunk * CHUNK}&stop=${(chunk + 1) * CHUNK}`).then(
         (values) => this.chunks.set(chunk, values),
-        () => this.chunks.delete(chunk),
+        (error) => {
+          this.caption.textContent = `${this.stream.name}\n${error.message ?? error}`;
+          this.failed = chunk;
+          setTimeout(() => this.chunks.delete(chunk), RETRY_MS);
+        },
       );
     }
     return known ? known.subarray((i % CHUNK) * this.width, ((i % CHUNK) + 1) * this.width) : null;
   }
 
   settled(): boolean {
-    return this.shown === this.session.stamps.get(this.stream.name)!.nearest(this.session.clock.t);
+    const wanted = this.session.stamps.get(this.stream.name)!.nearest(this.session.clock.t);
+    return this.shown === wanted || this.failed === Math.floor(wanted / CHUNK);
   }
 
   update(): void {
@@ -72,6 +79,7 @@ class HeatMap {
     const values = this.row(i);
     if (!values || values.length < this.width) return;
     this.shown = i;
+    this.failed = -1;
     const g = this.canvas.getContext("2d")!;
     g.clearRect(0, 0, this.canvas.width, this.canvas.height);
     const image = g.createImageData(this.canvas.width, this.rows);

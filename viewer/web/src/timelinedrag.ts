@@ -1,5 +1,6 @@
 // What a pointer pressed on the timeline does until it is released.
 
+import { followPointer } from "./dom";
 import * as edit from "./phases";
 import type { Session } from "./session";
 import type { Hit, TimelinePanel } from "./timeline";
@@ -25,17 +26,10 @@ export function startTimelineDrag(session: Session, timeline: TimelinePanel, can
   const drag = begin(session, timeline, hit, timeline.time(e.offsetX), e.shiftKey);
   if (!drag) return;
   canvas.setPointerCapture(e.pointerId);
-  const move = (event: PointerEvent) => drag.move?.(timeline.time(event.offsetX), event);
-  const end = () => {
-    canvas.removeEventListener("pointermove", move);
-    canvas.removeEventListener("pointerup", end);
-    canvas.removeEventListener("pointercancel", end);
+  followPointer(canvas, (event) => drag.move?.(timeline.time(event.offsetX), event), () => {
     drag.end?.();
     session.layers.preview();
-  };
-  canvas.addEventListener("pointermove", move);
-  canvas.addEventListener("pointerup", end);
-  canvas.addEventListener("pointercancel", end);
+  });
 }
 
 function begin(session: Session, timeline: TimelinePanel, hit: NonNullable<Hit>, start: number, shift: boolean): Drag | null {
