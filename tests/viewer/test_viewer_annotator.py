@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 from test_viewer_review import reach, shift, write
-from viewer_helpers import Page, Server
+from viewer_helpers import PHASES, Page, Server
+
+from mmdata import EpisodeWriter, Kind, StreamInfo
 
 OpenPage = Callable[..., Page]
 
@@ -35,10 +39,10 @@ def test_a_list_that_changes_under_a_pressed_button_keeps_the_click(
     page = open_page(f"{server.url}?ep=drive.h5&user=anna")
     page.saved()
     item = page.page.get_by_role("option", name="keep_lane")
-    page.run("() => { window.held = [...document.querySelectorAll('.item')].find("
-             "(e) => e.innerText.includes('keep_lane')); }")  # fmt: skip
     item.hover()
     page.page.mouse.down()
+    page.run("""() => { window.held = [...document.querySelectorAll('.item')].find(
+      (e) => e.innerText.includes('keep_lane')); }""")
     # Meanwhile the labels change, as by a colleague's edit: a new one is to be listed.
     page.run("""() => window.mmdata.session.layers.edit([{ collection: 'events', id: 'new',
       after: { id: 'new', label: 'release', stamp_ns: 1e9 } }])""")
@@ -286,7 +290,7 @@ def test_a_blind_annotator_sees_nothing_of_the_other_until_done(
     cleo.page.get_by_role("button", name="Assign").click()
     cleo.page.keyboard.type("anna, ben")
     cleo.press("Enter")
-    cleo.wait("() => document.querySelector('dialog h2')?.innerText === 'Adjudicator'")
+    cleo.wait("() => document.querySelector('dialog h2')?.innerText.startsWith('Adjudicator')")
     cleo.page.keyboard.type("cleo")
     cleo.press("Enter")
     cleo.wait("() => document.body.innerText.includes('blind: anna, ben; adjudicator cleo')")
@@ -317,3 +321,66 @@ def test_a_blind_annotator_sees_nothing_of_the_other_until_done(
     ben.page.get_by_role("tab", name="Labels").click()
     ben.page.get_by_label("show layer anna").check()
     ben.wait("() => !!window.mmdata.session.layers.get('anna', 'events', 'secret')")
+
+
+def test_what_opens_fits_a_small_window_and_closes(server: Server, open_page: OpenPage) -> None:
+    viewport = {"width": 1024, "height": 768}
+    page = open_page(f"{server.url}?ep=drive.h5&user=anna", viewport=viewport)
+    page.page.get_by_role("tab", name="Streams").click()
+    page.wait("() => !!document.querySelector('table.streams')")
+    assert (
+        page.run("""() => { const e = document.querySelector('.side-body');
+      return e.scrollWidth - e.clientWidth; }""")
+        == 0
+    )
+    page.press("?")
+    assert page.run("() => document.querySelector('dialog').scrollTop") == 0
+    inside = """(selector) => { const r = document.querySelector(selector).getBoundingClientRect();
+      return r.width > 0 && r.top >= 0 && r.bottom <= innerHeight && r.right <= innerWidth; }"""
+    assert page.run(inside, "dialog .buttons button")
+    page.press("Escape")
+    page.run("""() => window.mmdata.session.select(
+      { layer: 'anna', collection: 'phases', id: 'p1' })""")
+    for place in (".bar", ".signals"):
+        page.page.locator(f"{place} .picker summary").click()
+        page.wait(inside, f"{place} .picker-list")
+        page.press("Escape")
+        assert not page.run(f"() => document.querySelector('{place} .picker').open")
+        assert page.run("() => window.mmdata.session.selection.id") == "p1"
+        page.page.locator(f"{place} .picker summary").click()
+        page.page.mouse.click(500, 740)  # beside it, on the timeline
+        page.wait(f"() => !document.querySelector('{place} .picker').open")
+        page.run("""() => window.mmdata.session.select(
+          { layer: 'anna', collection: 'phases', id: 'p1' })""")
+
+
+def test_an_arm_is_offered_its_motions_and_a_new_label_says_so(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    n = 40
+    stamps = np.arange(n) * 100_000_000
+    with EpisodeWriter(tmp_path / "arm.h5") as writer:
+        writer.append("joint_states", stamps, {"position": np.zeros((n, 7))})
+        child = {"child_frame_id": "hand"}
+        writer.add_stream(StreamInfo("eef_pose", Kind.SIGNAL, {}, frame_id="base", attrs=child))
+        turn = np.tile([1.0, 0, 0, 0], (n, 1))
+        position = np.stack([0.1 * np.arange(n), np.zeros(n), np.zeros(n)], axis=-1)
+        writer.append("eef_pose", stamps, {"position": position, "orientation": turn})
+    with Server(tmp_path) as server:
+        page = open_page(f"{server.url}?ep=arm.h5&user=eve")
+        page.saved()
+        assert page.run("() => window.mmdata.session.tier") == "motion"
+        page.press("n")
+        options = page.page.locator("dialog .choice")
+        assert "approach" in options.all_inner_texts()[1]
+        page.page.keyboard.type("gras")
+        assert [text.split("\n")[0] for text in options.all_inner_texts()] == ["grasp", "gras"]
+        assert "new: not in the list" in options.nth(1).inner_text()
+        page.press("ArrowDown", "Enter")
+        page.saved()
+        assert page.run(PHASES) == [["gras", 0, int(stamps[-1])]]
+        # Where only what is there can be chosen, nothing else is taken.
+        page.page.get_by_role("tab", name="Review").click()
+        page.page.get_by_role("button", name="Compare two layers").click()
+        page.wait("() => document.body.innerText.includes('no second layer')")
+        assert page.run("() => document.querySelector('dialog')") is None

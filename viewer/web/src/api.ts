@@ -24,11 +24,20 @@ export interface Standing {
   unpublished?: boolean;
 }
 
+// The server's answer, whatever it is; an Error that says so where there is none.
+async function reach(path: string, request?: RequestInit): Promise<Response> {
+  try {
+    return await fetch(path, request);
+  } catch {
+    throw new Error("the server does not answer");
+  }
+}
+
 export class Api {
   constructor(public user: string) {}
 
   async json<T = any>(path: string, body?: unknown, method?: string): Promise<T> {
-    const response = await fetch(path, {
+    const response = await reach(path, {
       method: method ?? (body === undefined ? "GET" : "POST"),
       headers: {
         "x-user": this.user,
@@ -49,7 +58,7 @@ export class Api {
   }
 
   async binary(path: string): Promise<ArrayBuffer> {
-    const response = await fetch(path);
+    const response = await reach(path);
     if (!response.ok) throw await this.failure(response);
     return response.arrayBuffer();
   }

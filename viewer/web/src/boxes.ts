@@ -19,6 +19,15 @@ const SIZES: Record<string, Vec3> = {
   motorcycle: [2.2, 0.9, 1.6],
 };
 
+// Classes to choose from: those in use here come first. The vocabulary begins with road users; what a
+// robot has to do with begins at itself.
+function classes(session: Session): string[] {
+  const known = session.taxonomy.object_classes.map((c) => c.label);
+  const robot = session.hasArm ? Math.max(0, known.indexOf("robot")) : 0;
+  const used = session.layers.all<Track3D>("tracks_3d").map((t) => t.item.label);
+  return [...new Set([...used, ...known.slice(robot), ...known.slice(0, robot)])];
+}
+
 // Where the 3D view looks, in its frame; the scene sets it.
 export const look: { frame: string; point: Vec3 } = { frame: "", point: [0, 0, 0] };
 
@@ -47,11 +56,9 @@ function mine(session: Session): Track3D | null {
 }
 
 export async function addBox(session: Session): Promise<void> {
-  const labels = session.taxonomy.object_classes.map((c) => c.label);
-  const label = await choose("New box: class", labels);
+  const label = await choose("New box: class", classes(session));
   if (!label) return;
-  const robot = !session.streams.some((s) => s.kind === "sweep");
-  const size: Vec3 = SIZES[label] ?? (robot ? [0.05, 0.05, 0.05] : [1, 1, 1]);
+  const size: Vec3 = SIZES[label] ?? (session.hasArm ? [0.05, 0.05, 0.05] : [1, 1, 1]);
   const stream = session.cloudStreams().find((s) => s.kind === "sweep") ?? session.cloudStreams()[0];
   const frame = look.frame || (stream ? session.frames.name(stream.frame_id ?? "") : (session.frames.all()[0] ?? "world"));
   const stamp = editStamp(session);
@@ -145,7 +152,7 @@ export async function mergeTracks(session: Session): Promise<void> {
   const others = session.layers.all<Track3D>("tracks_3d", session.layers.active).filter((t) => t.item.id !== track.id);
   const names = new Map(others.map((o) => [`${o.item.object_id} (${o.item.label}, ${o.item.stamp_ns.length} keyframes)`, o.item]));
   if (!names.size) return session.say("there is no other track in your layer");
-  const chosen = await choose(`Merge into ${track.object_id}`, [...names.keys()]);
+  const chosen = await choose(`Merge into ${track.object_id}`, [...names.keys()], { closed: true });
   const other = chosen && names.get(chosen);
   if (!other) return;
   const merged = merge(track, other, session.frames);
@@ -175,7 +182,7 @@ export function cloneTrack(session: Session): void {
 export async function setClass(session: Session): Promise<void> {
   const track = mine(session);
   if (!track) return;
-  const label = await choose("Class", session.taxonomy.object_classes.map((c) => c.label));
+  const label = await choose("Class", classes(session));
   if (label) void session.layers.edit([put({ ...track, label })]);
 }
 

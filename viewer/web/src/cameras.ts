@@ -133,7 +133,7 @@ export class CameraTile {
     this.failed = null;
     if (this.how !== this.source.how) {
       this.how = this.source.how;
-      this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}`;
+      this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}. A double click makes it large.`;
     }
   }
 

@@ -97,7 +97,7 @@ async function newPhase(session: Session): Promise<void> {
   const { clock, tier } = session;
   const list = phases.inTier(session, tier);
   const inside = list.find((p) => p.start_ns <= clock.t && clock.t < p.end_ns);
-  const label = await choose(`New ${tier} phase from ${(clock.t / 1e9).toFixed(3)} s`, phases.labels(session, tier), hints(session, tier));
+  const label = await choose(`New ${tier} phase from ${(clock.t / 1e9).toFixed(3)} s`, phases.labels(session, tier), { hints: hints(session, tier) });
   if (!label) return;
   const next = list.find((p) => p.start_ns > clock.t);
   const end = inside ? inside.end_ns : Math.min(next?.start_ns ?? clock.duration, clock.duration);
@@ -122,7 +122,7 @@ async function relabel(session: Session): Promise<void> {
   const item = session.layers.get(s.layer, s.collection, s.id);
   if (!item) return;
   const options = s.collection === "events" ? session.taxonomy.events.map((e) => e.label) : phases.labels(session, String(item.tier));
-  const label = await choose("Label", options, s.collection === "phases" ? hints(session, String(item.tier)) : {});
+  const label = await choose("Label", options, { hints: s.collection === "phases" ? hints(session, String(item.tier)) : {} });
   const now = session.layers.get(s.layer, s.collection, s.id);
   if (!label || !now) return;
   if (s.collection === "phases") phases.useLabel(String(now.tier), label);

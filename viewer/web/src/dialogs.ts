@@ -15,13 +15,23 @@ function open(title: string, content: HTMLElement[], done: () => void): HTMLDial
   return dialog;
 }
 
-export function choose(title: string, options: string[], hints: Record<string, string> = {}): Promise<string | null> {
+interface Choosing {
+  hints?: Record<string, string>; // what an option means
+  closed?: boolean; // whether only the options may be chosen, not what is typed
+}
+
+export function choose(title: string, options: string[], { hints = {}, closed = false }: Choosing = {}): Promise<string | null> {
   return new Promise((resolve) => {
     let answer: string | null = null;
     let at = 0;
     const input = h("input", { type: "text", placeholder: "type to filter; Enter takes", "aria-label": title });
     const list = h("div", { class: "choices", role: "listbox" });
-    const matching = () => options.filter((o) => o.toLowerCase().includes(input.value.trim().toLowerCase()));
+    const matching = () => {
+      const typed = input.value.trim();
+      const found = options.filter((o) => o.toLowerCase().includes(typed.toLowerCase()));
+      return closed || !typed || options.includes(typed) ? found : [...found, typed];
+    };
+    const hint = (option: string) => (options.includes(option) ? hints[option] : "new: not in the list");
     const take = (option: string) => {
       // At once, so that the next key meets the change (the close event comes later).
       resolve((answer = option));
@@ -36,10 +46,11 @@ export function choose(title: string, options: string[], hints: Record<string, s
             "button",
             { type: "button", class: i === at ? "choice on" : "choice", role: "option", "aria-selected": String(i === at), onclick: () => take(option) },
             h("b", {}, option),
-            hints[option] ? h("small", {}, hints[option]) : null,
+            hint(option) ? h("small", {}, hint(option)) : null,
           ),
         ),
       );
+      if (!found.length) list.append(h("p", { class: "empty" }, "nothing matches"));
       list.children[at]?.scrollIntoView({ block: "nearest" });
     };
     input.addEventListener("input", () => {
@@ -52,7 +63,6 @@ export function choose(title: string, options: string[], hints: Record<string, s
       else if (event.key === "ArrowUp") at = Math.max(at - 1, 0);
       else if (event.key === "Enter") {
         if (found.length) take(found[at]);
-        else if (input.value.trim()) take(input.value.trim());
         event.preventDefault();
         return;
       } else return;
@@ -138,7 +148,7 @@ export function sheet(groups: { title: string; rows: [string, string][] }[]): vo
     "Keys",
     [
       h("div", { class: "sheet" }, ...columns),
-      h("div", { class: "buttons" }, h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close")),
+      h("div", { class: "buttons below" }, h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close")),
     ],
     () => {},
   );

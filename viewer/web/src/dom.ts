@@ -73,8 +73,48 @@ export function colourOf(label: string): string {
   return colour;
 }
 
+// The same, dark enough for lines on the page itself.
+export function lineColourOf(label: string): string {
+  const colour = colourOf(label);
+  if (document.documentElement.dataset.theme !== "light") return colour;
+  const channels = [1, 3, 5].map((k) => Math.round(0.72 * parseInt(colour.slice(k, k + 2), 16)));
+  return `rgb(${channels.join(",")})`;
+}
+
 export function reserveColours(labels: Iterable<string>): void {
   for (const label of labels) colourOf(label);
+}
+
+// A chosen button says so at once, before the list is drawn again: Enter right after the click has
+// to accept what was chosen, not to choose it again.
+export function markChosen(event: Event): void {
+  (event.currentTarget as HTMLElement).setAttribute("aria-selected", "true");
+}
+
+// A list that opens below its name and is closed by Escape or a press beside it.
+export function picker(name: string, list: HTMLElement): HTMLDetailsElement {
+  const summary = h("summary", {}, name);
+  const element = h("details", { class: "picker" }, summary, list);
+  // On the window, where no panel cuts it off.
+  element.addEventListener("toggle", () => {
+    const { top, bottom, right } = summary.getBoundingClientRect();
+    const below = innerHeight - bottom >= Math.min(300, top);
+    Object.assign(list.style, {
+      right: `${innerWidth - right}px`,
+      top: below ? `${bottom}px` : "auto",
+      bottom: below ? "auto" : `${innerHeight - top}px`,
+      maxHeight: `${(below ? innerHeight - bottom : top) - 8}px`,
+    });
+  });
+  window.addEventListener("pointerdown", (e) => {
+    if (!element.contains(e.target as Node)) element.open = false;
+  });
+  element.addEventListener("keydown", (e) => {
+    if (e.key !== "Escape" || !element.open) return;
+    e.stopPropagation();
+    element.open = false;
+  });
+  return element;
 }
 
 // Follows a pressed pointer until it is released or taken away (a touch that becomes a scroll); `end`

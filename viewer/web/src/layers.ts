@@ -37,6 +37,8 @@ export class Layers {
   shown = new Set<string>();
   docs = new Map<string, LayerDoc>();
   saving: "saved" | "saving" | "offline" = "saved";
+  // Whether what others do arrives here.
+  connected = true;
   changed: () => void = () => {};
   conflict: (conflict: Conflict) => void = () => {};
   failed: (message: string) => void = () => {};

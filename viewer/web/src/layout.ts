@@ -1,10 +1,11 @@
 // Panels on a grid with draggable borders; sizes and hidden panels are remembered per user.
 
-import { followPointer, h } from "./dom";
+import { followPointer, h, picker } from "./dom";
 import type { ScenePanel } from "./scene";
 import type { Panel, Preferences, Session } from "./session";
 
 const PANELS = ["cameras", "scene", "signals", "tactile", "timeline", "sidebar"];
+const NAMES: Record<string, string> = { scene: "3D scene", sidebar: "labels and review" };
 
 export function panelMenu(session: Session, save: () => void): HTMLElement {
   const list = h("div", { class: "picker-list" });
@@ -20,9 +21,9 @@ export function panelMenu(session: Session, save: () => void): HTMLElement {
           session.touch();
           save();
         },
-      }), name),
+      }), NAMES[name] ?? name),
     );
-  return h("details", { class: "picker" }, h("summary", {}, "panels"), list);
+  return picker("panels", list);
 }
 
 function applyHidden(preferences: Preferences): void {

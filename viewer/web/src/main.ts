@@ -1,6 +1,6 @@
 // Boot: choose an episode, load what all panels share, lay the panels out, run the one frame loop.
 
-import { Api, EpisodeApi } from "./api";
+import { Api, ApiError, EpisodeApi } from "./api";
 import { Sound } from "./audio";
 import { CameraPanel } from "./cameras";
 import { Clock } from "./clock";
@@ -44,8 +44,8 @@ async function boot(): Promise<void> {
   if (!chosen) return showList(episodes, wanted);
   try {
     await openEpisode(api, chosen.key, preferences, episodes);
-  } catch (error: any) {
-    showError(`${chosen.name} cannot be shown`, String(error.message ?? error), episodes.length > 1);
+  } catch (error) {
+    showError(`${chosen.name} cannot be shown`, error, episodes.length > 1);
   }
 }
 
@@ -62,9 +62,12 @@ function showList(episodes: { name: string; bytes: number }[], missing: string |
   );
 }
 
-function showError(title: string, text: string, others: boolean): void {
+function showError(title: string, error: unknown, others: boolean): void {
+  // The server answered, but could not read the file; or it did not answer.
+  const hint = error instanceof ApiError ? "`mmdata verify` says what is wrong with the file." : "Is the server that `mmdata view` started still running? Load the page again when it is.";
+  const text = String((error as Error).message ?? error);
   document.body.replaceChildren(
-    h("main", { class: "list error", role: "alert" }, h("h1", {}, title), h("p", {}, text), h("p", {}, "`mmdata verify` says what is wrong with the file."), others ? h("a", { href: "?" }, "Other episodes") : null),
+    h("main", { class: "list error", role: "alert" }, h("h1", {}, title), h("p", {}, text), h("p", {}, hint), others ? h("a", { href: "?" }, "Other episodes") : null),
   );
 }
 
@@ -100,7 +103,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   await layers.load();
   // The tier in use; without labels, what moves itself makes manoeuvres and an arm motions.
   const used = layers.all<Phase>("phases").map((p) => p.item.tier);
-  const guess = session.streams.some((s) => s.moves) ? "manoeuvre" : "motion";
+  const guess = !session.hasArm && session.streams.some((s) => s.moves) ? "manoeuvre" : "motion";
   session.tier = preferences.tier ?? used[0] ?? guess;
 
   const cameras = new CameraPanel(session);
@@ -146,7 +149,8 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   let saving = 0;
   const save = () => {
     clearTimeout(saving);
-    saving = window.setTimeout(() => void api.json("/api/preferences", session.preferences, "PUT"), 400);
+    // Where it cannot be saved it holds for this page.
+    saving = window.setTimeout(() => api.json("/api/preferences", session.preferences, "PUT").catch(() => {}), 400);
   };
   const bar = transport(session, episodes, actions, save);
   layout(session, { bar: bar.element, cameras, scene, signals, tactile, timeline, sidebar }, save);
@@ -196,9 +200,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   else if (layer && layer !== layers.active) await layers.activate(layer).catch((error) => say(String(error.message ?? error), "bad"));
   sidebar.open(query.get("tab") ?? "");
   const sel = query.get("sel");
-  if (sel)
-    for (const [layer, doc] of layers.docs)
-      for (const [collection, items] of doc.items) if (items.has(sel)) session.select({ layer, collection, id: sel });
+  if (sel) session.selectId(sel);
   let address = "";
   let addressAt = 0;
   const writeAddress = (now: number) => {
@@ -261,4 +263,6 @@ function say(message: string, kind: "info" | "bad" = "info"): void {
   setTimeout(() => toast.remove(), kind === "bad" ? 8000 : 3500);
 }
 
-boot().catch((error) => showError("The viewer cannot start", String(error.message ?? error), false));
+// What nobody waited for: told, not swallowed.
+window.addEventListener("unhandledrejection", ({ reason }) => say(String(reason?.message ?? reason), "bad"));
+boot().catch((error) => showError("The viewer cannot start", error, false));

@@ -5,7 +5,7 @@ import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { countPoints, current, look } from "./boxes";
 import { CloudLayer } from "./cloudlayer";
-import { colourOf, fit, followPointer, h, Size, theme } from "./dom";
+import { fit, followPointer, h, lineColourOf, Size, theme } from "./dom";
 import { add, moveBox, type Pose, sub } from "./math";
 import { BoxLines, drawNames, type SceneBox } from "./sceneboxes";
 import { pickBox, proposeBox, type Ray, startGroundDrag } from "./scenedrag";
@@ -241,7 +241,7 @@ export class ScenePanel implements Panel {
     const { height } = this.size;
     drawNames(g, boxes, main, height, (p) => this.project(p, main, height));
     const chosen = boxes.find((b) => b.selected);
-    if (chosen && this.views.length) drawSideViews(g, this.views, chosen.box, colourOf(chosen.track.label), this.count(chosen.track));
+    if (chosen && this.views.length) drawSideViews(g, this.views, chosen.box, lineColourOf(chosen.track.label), this.count(chosen.track));
   }
 
   // "123 points", asked from the server when box or sample changed.

@@ -1,7 +1,7 @@
 // Boxes in the 3D scene: their lines, and their names beside them.
 
 import * as THREE from "three";
-import { colourOf, theme } from "./dom";
+import { colourOf, lineColourOf, theme } from "./dom";
 import { add, corners, EDGES, heading } from "./math";
 import type { Box, Track3D, Vec3 } from "./types";
 
@@ -26,7 +26,7 @@ export class BoxLines {
     const points: number[] = [];
     const colours: number[] = [];
     for (const { track, box, ghost, selected } of boxes) {
-      const colour = new THREE.Color(colourOf(track.label)).multiplyScalar(ghost ? 0.5 : 1);
+      const colour = new THREE.Color(lineColourOf(track.label)).multiplyScalar(ghost ? 0.5 : 1);
       if (selected) colour.lerp(new THREE.Color(theme().text), 0.35);
       const c = corners(box);
       const [tail, tip] = heading(box);

@@ -71,6 +71,12 @@ export class Session {
     this.onSelect();
   }
 
+  // Selects an annotation wherever it is.
+  selectId(id: string): void {
+    for (const [layer, doc] of this.layers.docs)
+      for (const [collection, items] of doc.items) if (items.has(id)) return this.select({ layer, collection, id });
+  }
+
   isSelected(id: string): boolean {
     return this.selection?.id === id;
   }
@@ -109,6 +115,11 @@ export class Session {
   tolerance(track: Track3D): number {
     const stream = track.stream ?? this.cloudStreams()[0]?.name;
     return (this.stamps.get(stream ?? "")?.period ?? 1e8) * 0.55;
+  }
+
+  // Whether an arm is recorded, as far as its streams tell.
+  get hasArm(): boolean {
+    return this.streams.some((s) => /JointState/.test(s.source_type ?? "") || /joint|gripper|eef|effector/i.test(s.name));
   }
 
   cloudStreams(): StreamInfo[] {

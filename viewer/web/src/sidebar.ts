@@ -1,16 +1,18 @@
-// The right-hand side: labels and their details, findings, review and comments, history, streams.
+// The right-hand side: labels and their details, findings, history, streams; its tab Review is in review.ts.
 
 import { countPoints } from "./boxes";
 import { own } from "./commands";
-import { ask, choose } from "./dialogs";
-import { colourOf, deviation, h, seconds } from "./dom";
+import { ask } from "./dialogs";
+import { colourOf, deviation, h, markChosen, seconds } from "./dom";
 import type { Worklist } from "./findings";
+import { Review } from "./review";
 import type { Panel, Session } from "./session";
 import { verdictOf } from "./timeline";
 import type { Annotation, AttributeRule, EventMark, Operation, Phase, Track3D } from "./types";
 
 const TABS = ["Labels", "Findings", "Review", "History", "Streams"] as const;
 type Tab = (typeof TABS)[number];
+const VERDICTS: Record<string, string> = { PASSED: "✓", FAILED: "✗", NOT_ASSESSED: "?" };
 const isTab = (name: string): name is Tab => (TABS as readonly string[]).includes(name);
 
 export class Sidebar implements Panel {
@@ -20,20 +22,19 @@ export class Sidebar implements Panel {
   private readonly tabs: Map<Tab, HTMLButtonElement>;
   private key = "";
   private streamsKey = "";
-  private agreement: any = null;
-  private assigned: { annotators: string[]; adjudicator: string | null } = { annotators: [], adjudicator: null };
-  private queue: any[] = [];
   private othersOpen = false;
   // While a button of the list is held down: a list drawn anew then would swallow the click.
   private pressed = false;
   // What of the selection's details depends on the cursor.
   private follow: { t: number; update: () => void } | null = null;
+  private readonly review: Review;
 
   constructor(
     private readonly session: Session,
     private readonly worklist: Worklist,
-    private readonly publish: () => unknown,
+    publish: () => unknown,
   ) {
+    this.review = new Review(session, publish);
     this.body.addEventListener("pointerdown", () => (this.pressed = true));
     for (const up of ["pointerup", "pointercancel"])
       window.addEventListener(up, () => {
@@ -62,7 +63,7 @@ export class Sidebar implements Panel {
   }
 
   reviewChanged(): void {
-    if (this.tab === "Review") this.loadReview().catch((error) => this.session.say(String(error.message ?? error), "bad"));
+    if (this.tab === "Review") this.review.load();
   }
 
   settled(): boolean {
@@ -85,7 +86,7 @@ export class Sidebar implements Panel {
     this.tabs.get("Findings")!.textContent = this.worklist.findings.length ? `Findings ${this.worklist.findings.length}` : "Findings";
     const scroll = this.body.scrollTop;
     const refocus = keepFocus(this.body);
-    const parts = { Labels: () => this.labels(), Findings: () => this.worklist.rows(), Review: () => this.review(), History: () => this.history(), Streams: () => [] };
+    const parts = { Labels: () => this.labels(), Findings: () => this.worklist.rows(), Review: () => this.review.rows(), History: () => this.history(), Streams: () => [] };
     this.body.replaceChildren(...parts[this.tab]());
     this.body.scrollTop = scroll;
     refocus();
@@ -115,10 +116,10 @@ export class Sidebar implements Panel {
       (layer === layers.active ? list : others).append(
         h(
           "button",
-          { type: "button", class: chosen ? "item on" : "item", role: "option", "aria-selected": String(chosen), onclick: (e: Event) => { session.select({ layer, collection, id: item.id }); session.clock.seek(t); mark(e); } },
+          { type: "button", class: chosen ? "item on" : "item", role: "option", "aria-selected": String(chosen), onclick: (e: Event) => { session.select({ layer, collection, id: item.id }); session.clock.seek(t); markChosen(e); } },
           dot,
           h("span", { class: "what" }, text),
-          h("small", {}, layer === layers.active ? when : `${when} · ${layer}`),
+          h("small", { title: collection === "tracks_3d" ? "keyframes" : "" }, layer === layers.active ? when : `${when} · ${layer}`),
         ),
       );
     };
@@ -229,134 +230,6 @@ export class Sidebar implements Panel {
     ];
   }
 
-  // -- review ----------------------------------------------------------------------------------
-
-  private async loadReview(): Promise<void> {
-    const { session } = this;
-    this.assigned = await session.api.call("assignment");
-    this.queue = (await session.api.api.json("/api/queue")).queue;
-    session.touch();
-  }
-
-  private review(): HTMLElement[] {
-    const { session } = this;
-    const { layers } = session;
-    const state = layers.document?.review?.state ?? "draft";
-    const next: Record<string, [string, string][]> = {
-      draft: [["review", "Hand in for review"]],
-      review: [["accepted", "Accept"], ["rejected", "Reject"], ["draft", "Back to draft"]],
-      accepted: [["review", "Reopen"]],
-      rejected: [["draft", "Back to draft"]],
-    };
-    const step = async (to: string) => {
-      const note = to === "rejected" ? await ask("Why?", "", true) : "";
-      if (note === null) return;
-      await layers.act("review", { state: to, note }).catch((e) => session.say(e.message, "bad"));
-      this.reviewChanged();
-    };
-    const steps = ((layers.document?.review?.history ?? []) as any[]).map((s) => h("p", { class: "hint" }, `${s.previous} → ${s.state} by ${s.by}${s.note ? `: ${s.note}` : ""}`));
-    const comments = layers.all("comments").sort((a, b) => (pinOf(a.item).stamp_ns ?? 0) - (pinOf(b.item).stamp_ns ?? 0));
-    const rows = comments.map(({ layer, item }) => {
-      const pin = pinOf(item);
-      const who = (item.provenance as any)?.author ?? layer;
-      const mine = layer === layers.active;
-      return h(
-        "div",
-        { class: item.resolved ? "comment done" : "comment" },
-        h("button", { type: "button", class: "link", onclick: () => this.jumpToPin(pin) }, h("b", {}, who), " ", String(item.text)),
-        h("small", {}, [pin.stamp_ns === undefined ? null : `${seconds(pin.stamp_ns)} s`, pin.stream, pin.object_id ?? pin.annotation_id].filter(Boolean).join(" · ")),
-        mine ? h("button", { type: "button", onclick: () => void layers.edit([{ collection: "comments", id: item.id, after: { ...item, resolved: !item.resolved } }]) }, item.resolved ? "reopen" : "resolve") : null,
-      );
-    });
-    const people = layers.rows.filter((r) => !r.hidden).map((r) => r.name);
-    const compare = async () => {
-      const a = await choose("Compare which layer", people);
-      const b = a && (await choose(`Compare ${a} with`, people.filter((p) => p !== a)));
-      if (!a || !b) return;
-      try {
-        this.agreement = await session.api.call(`agreement?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}`);
-      } catch (e: any) {
-        session.say(e.message, "bad");
-      }
-      session.touch();
-    };
-    const assign = async () => {
-      const text = await ask("Blind annotators, separated by commas (empty: none)", this.assigned.annotators.join(", "));
-      if (text === null) return;
-      const annotators = text.split(",").map((s) => s.trim()).filter(Boolean);
-      const adjudicator = annotators.length ? await ask("Adjudicator", this.assigned.adjudicator ?? "") : "";
-      try {
-        await session.api.call("assignment", { annotators, adjudicator }, "PUT");
-        await layers.reassigned();
-      } catch (e: any) {
-        session.say(e.message, "bad");
-      }
-      this.reviewChanged();
-    };
-    return [
-      h("h3", {}, `Layer ${layers.active}: ${state}`),
-      h("div", { class: "buttons" }, ...next[state].map(([to, name], i) => h("button", { type: "button", class: i ? "" : "primary", onclick: () => void step(to) }, name)), h("button", { type: "button", onclick: () => void this.publish() }, "Publish (Ctrl+S)")),
-      ...steps,
-      h("h3", {}, `Comments (${comments.length})`),
-      ...(rows.length ? rows : [h("p", { class: "empty" }, "P writes one, pinned to this instant, view and selection.")]),
-      h("h3", {}, "Double annotation"),
-      h("p", { class: "hint" }, this.assigned.annotators.length ? `blind: ${this.assigned.annotators.join(", ")}${this.assigned.adjudicator ? `; adjudicator ${this.assigned.adjudicator}` : ""}` : "nobody is assigned"),
-      h("div", { class: "buttons" }, h("button", { type: "button", onclick: () => void assign() }, "Assign"), h("button", { type: "button", onclick: () => void compare() }, "Compare two layers")),
-      ...this.agreementRows(),
-      h("h3", {}, `Review queue (${this.queue.length})`),
-      ...(this.queue.length ? this.queue.map((q) => this.queued(q)) : [h("p", { class: "empty" }, "No layer of any episode here waits for a review.")]),
-    ];
-  }
-
-  // Leads to the layer that waits, opened for its review.
-  private queued(q: any): HTMLElement {
-    const { manifest } = this.session.api;
-    const here = q.key === manifest.key && q.name === this.session.layers.active;
-    const where = new URLSearchParams({ ep: q.episode, layer: q.name, tab: "Review" });
-    return h("a", { class: here ? "item on" : "item", href: `?${where}` }, h("span", { class: "what" }, q.episode), h("small", {}, `${q.name}, by ${q.author ?? "?"}`));
-  }
-
-  private agreementRows(): HTMLElement[] {
-    const a = this.agreement;
-    if (!a) return [];
-    const out = [h("p", { class: "hint" }, `${a.a} and ${a.b}`)];
-    for (const [tier, n] of Object.entries<any>(a.tiers))
-      out.push(h("p", { class: "hint" }, `${tier}: same label ${(100 * n.time_agreement).toFixed(1)} % of the time, κ ${n.kappa?.toFixed(3) ?? "undefined"}, boundary F1 ${n.boundary_f1?.toFixed(3) ?? "undefined"}`));
-    if (a.tracks_3d) {
-      const t = a.tracks_3d;
-      out.push(h("p", { class: "hint" }, `objects: ${t.matched} matched, ${t.only_a} only ${a.a}, ${t.only_b} only ${a.b}${t.centre_m === undefined ? "" : `, centres ${t.centre_m.toFixed(2)} m apart, ${((t.rotation_rad * 180) / Math.PI).toFixed(1)}°`}`));
-    }
-    const chosen = (side: "a" | "b", d: any) => String(!!d[`${side}_id`] && this.session.isSelected(d[`${side}_id`]));
-    const take = (side: "a" | "b", d: any, event: Event) => {
-      const collection = d.kind === "phase" ? "phases" : "tracks_3d";
-      const id = d[`${side}_id`];
-      if (!id) return;
-      this.session.select({ layer: a[side], collection, id });
-      this.session.clock.seek(d.stamp_ns);
-      mark(event);
-    };
-    for (const d of a.differences)
-      out.push(
-        h("div", { class: "finding warning" },
-          h("span", {}, `${seconds(d.stamp_ns, 2)} s ${d.tier ?? `${d.kind} of ${d.object_id}`}${d.kind === "place" ? `, ${d.centre_m.toFixed(2)} m and ${((d.rotation_rad * 180) / Math.PI).toFixed(0)}° apart` : ""}: `),
-          h("button", { type: "button", class: "link", "aria-selected": chosen("a", d), onclick: (e: Event) => take("a", d, e) }, `${a.a}: ${d.a ?? "nothing"}`),
-          " / ",
-          h("button", { type: "button", class: "link", "aria-selected": chosen("b", d), onclick: (e: Event) => take("b", d, e) }, `${a.b}: ${d.b ?? "nothing"}`),
-          h("small", {}, "select one, Enter takes it over")),
-      );
-    return out;
-  }
-
-  private jumpToPin(pin: any): void {
-    const { session } = this;
-    if (pin.stamp_ns !== undefined) session.clock.seek(pin.stamp_ns);
-    if (pin.stream) session.focus = pin.stream;
-    if (!pin.annotation_id) return;
-    for (const [layer, doc] of session.layers.docs)
-      for (const [collection, items] of doc.items)
-        if (items.has(pin.annotation_id)) session.select({ layer, collection, id: pin.annotation_id });
-  }
-
   // -- history ---------------------------------------------------------------------------------
 
   private history(): HTMLElement[] {
@@ -376,7 +249,8 @@ export class Sidebar implements Panel {
       },
       (e) => body.append(h("p", { class: "empty" }, e.message)),
     );
-    return [h("h3", {}, s.id), body];
+    const item = session.layers.get(s.layer, s.collection, s.id);
+    return [h("h3", {}, String(item?.label ?? item?.text ?? s.collection)), h("p", { class: "hint" }, `${s.id} of layer ${s.layer}`), body];
   }
 
   // -- streams ---------------------------------------------------------------------------------
@@ -395,16 +269,16 @@ export class Sidebar implements Panel {
       return h(
         "tr",
         {},
-        h("th", { scope: "row", title: `${stream.kind}; stamps: ${stream.stamp_source ?? "unknown"}, ${stream.stamp_meaning}; clock ${stream.clock ?? "unknown"}` }, stream.name),
+        h("th", { scope: "row", title: `${stream.name}: ${stream.kind}; stamps: ${stream.stamp_source ?? "unknown"}, ${stream.stamp_meaning}; clock ${stream.clock ?? "unknown"}` }, stream.name),
         h("td", { class: Math.abs(off) <= 1.5 * (stamps.period || Infinity) ? "" : "far" }, i >= 0 ? deviation(off) : "–"),
         h("td", {}, stream.rate_hz ? stream.rate_hz.toPrecision(3) : "–"),
         h("td", { class: stream.gaps.length ? "far" : "" }, String(stream.gaps.length)),
-        h("td", { class: verdict === "FAILED" ? "bad" : "" }, verdict ?? "–"),
+        h("td", { class: verdict === "FAILED" ? "bad" : "", title: verdict ?? "" }, VERDICTS[verdict ?? ""] ?? "–"),
       );
     });
     this.body.replaceChildren(
       h("table", { class: "streams" }, h("thead", {}, h("tr", {}, ...["stream", "Δ cursor", "Hz", "gaps", "sync"].map((t) => h("th", {}, t)))), h("tbody", {}, ...rows)),
-      h("p", { class: "hint" }, "Δ: stamp of the sample shown minus the cursor. sync: verdict of the episode's ledger; – where nobody assessed it."),
+      h("p", { class: "hint" }, "Δ: stamp of the sample shown minus the cursor. sync: what the episode's ledger says (`mmdata check` writes it): ✓ passed, ✗ failed, ? not decided, – nothing."),
     );
   }
 }
@@ -424,14 +298,6 @@ function keepFocus(body: HTMLElement): () => void {
     (now.filter((e) => e.textContent === text)[same] ?? now[at])?.focus({ preventScroll: true });
   };
 }
-
-// A chosen button says so at once, before the list is drawn again: Enter right after the click has
-// to accept what was chosen, not to choose it again.
-function mark(event: Event): void {
-  (event.currentTarget as HTMLElement).setAttribute("aria-selected", "true");
-}
-
-const pinOf = (item: Annotation): any => item.pin ?? {};
 
 function when(unix: unknown): string {
   const ns = typeof unix === "object" && unix ? (unix as { $int: string }).$int : String(unix);

@@ -95,9 +95,8 @@ export function drawSideViews(g: CanvasRenderingContext2D, views: SideView[], bo
     g.beginPath();
     g.arc(x + w / 2, y - TURN_PX, 6, 0, 2 * Math.PI);
     g.fill();
-    g.fillStyle = c.text;
     const [su, sv] = [box.size_lwh_m[view.u[0]], box.size_lwh_m[view.v[0]]];
-    const words = `${view.name}  ${su.toFixed(2)} × ${sv.toFixed(2)} m`;
+    const words = `${view.name} ${su.toFixed(2)}×${sv.toFixed(2)} m`;
     g.fillStyle = c.panel;
     g.fillRect(view.left + 1, view.top + view.height - 19, view.width - 2, 18);
     g.fillStyle = c.text;

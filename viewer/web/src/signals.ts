@@ -1,7 +1,7 @@
 // Plots of signals on the shared view, with the value at the cursor.
 
 import uPlot from "uplot";
-import { colourOf, deviation, followPointer, h, Size, theme } from "./dom";
+import { colourOf, deviation, followPointer, h, picker, Size, theme } from "./dom";
 import { Series } from "./series";
 import type { Panel, Session } from "./session";
 import { GUTTER } from "./timeline";
@@ -206,7 +206,7 @@ export class SignalsPanel implements Panel {
       );
     this.list = h("div", { class: "plots" });
     const box = h("div", { class: "picker-list" });
-    this.picker = h("details", { class: "picker" }, h("summary", {}, "signals"), box);
+    this.picker = picker("signals", box);
     for (const choice of this.choices) {
       const key = `${choice.stream}.${choice.field}`;
       box.append(

@@ -134,7 +134,7 @@ export class TimelinePanel implements Panel {
     const g = fit(this.canvas);
     if (!g) return;
     const c = theme();
-    const { clock, layers } = this.session;
+    const { clock } = this.session;
     const height = this.canvas.clientHeight;
     const right = this.canvas.clientWidth;
     g.font = "11px system-ui";
@@ -175,10 +175,6 @@ export class TimelinePanel implements Panel {
       g.setLineDash([]);
       g.fillStyle = colourOf(`user ${person.user}`);
       g.fillText(person.user, px + 4, height - 7);
-    }
-    if (layers.saving === "offline") {
-      g.fillStyle = c.bad;
-      g.fillText("server does not answer; edits are kept here", GUTTER + 8, 10);
     }
   }
 

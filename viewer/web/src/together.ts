@@ -53,9 +53,11 @@ export function connect(session: Session, timeline: TimelinePanel): void {
     if (socket.readyState === WebSocket.OPEN && message !== told) socket.send((told = message));
   }, 500);
   socket.onopen = async () => {
-    // What happened while away.
     if (known) return;
     known = true;
+    session.layers.connected = true;
+    // What happened while away.
+    await session.layers.reassigned().catch(() => {});
     for (const name of session.layers.docs.keys()) await session.layers.fetch(name).catch(() => {});
     session.touch();
   };
@@ -65,6 +67,8 @@ export function connect(session: Session, timeline: TimelinePanel): void {
   };
   socket.onclose = () => {
     clearInterval(timer);
+    session.layers.connected = false;
+    session.layers.changed();
     setTimeout(() => connect(session, timeline), 1500);
   };
 }

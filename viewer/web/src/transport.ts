@@ -13,7 +13,7 @@ export function transport(session: Session, episodes: { key: string; name: strin
   const time = h("output", { class: "time", "aria-label": "cursor" });
   const speed = h("select", { "aria-label": "speed", title: "speed (- and +)", onchange: () => clock.setSpeed(Number(speed.value)) }, ...[0.1, 0.25, 0.5, 1, 2, 4].map((s) => h("option", { value: s, selected: s === 1 }, `${s}×`)));
   const status = h("span", { class: "status" });
-  const select = h("select", { "aria-label": "episode", onchange: () => (location.search = `?ep=${encodeURIComponent(select.value)}`) }, ...episodes.map((e) => h("option", { value: e.name, selected: e.key === manifest.key }, e.name)));
+  const select = h("select", { "aria-label": "episode", title: manifest.name, onchange: () => (location.search = `?ep=${encodeURIComponent(select.value)}`) }, ...episodes.map((e) => h("option", { value: e.name, selected: e.key === manifest.key }, e.name)));
   const user = button(api.user, "who signs the labels", async () => {
     const name = await ask("Your name", api.user);
     if (!name || name === api.user) return;
@@ -39,10 +39,12 @@ export function transport(session: Session, episodes: { key: string; name: strin
     button("?", "keys (?)", key("?")),
   );
   const saved = () => {
-    const doc = layers.document;
-    const text = layers.saving === "saved" ? `${layers.active} · r${doc?.standing.revision ?? 0} saved` : layers.saving === "saving" ? "saving…" : "offline: kept here";
-    status.textContent = text;
-    status.className = `status ${layers.saving}`;
+    const revision = layers.document?.standing.revision ?? 0;
+    const offline = layers.saving === "offline" || !layers.connected;
+    const text = { saved: `${layers.active} · r${revision} saved`, saving: "saving…", offline: "offline: kept here" }[layers.saving];
+    status.textContent = layers.saving === "saved" && !layers.connected ? "server gone" : text;
+    status.title = offline ? "The server does not answer. Edits are kept in this browser and sent when it does." : `layer ${layers.active}, of which ${revision} edits are in the journal`;
+    status.className = `status ${offline ? "offline" : layers.saving}`;
   };
   saved();
   let shown = "";
