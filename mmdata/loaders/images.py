@@ -70,17 +70,6 @@ def processed_shape(full_hw: Sequence[int], spec: ImageSpec, channels: int = 3) 
     return (channels, height, width) if spec.layout == "chw" else (height, width, channels)
 
 
-def finish_planes(planes: Sequence[Array], spec: ImageSpec, out: Array) -> Array:
-    """The same as `finish` for a frame that comes as (H, W) planes."""
-    if spec.layout == "hwc" or spec.size_hw is not None or spec.crop_tlhw is not None:
-        return finish(np.asarray(cv2.merge(list(planes))), spec, out=out)
-    if out.shape != (len(planes), *planes[0].shape):
-        raise FormatError(f"a frame of {planes[0].shape} among frames of shape {out.shape}")
-    for target, plane in zip(out, planes, strict=True):
-        np.copyto(target, plane)
-    return out
-
-
 def finish_depth(depth: Array, spec: ImageSpec | None) -> Array:
     """Crop and resize a depth map (H, W) to (1, H, W); nearest, so no depth is invented."""
     if spec is not None and spec.crop_tlhw is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,11 @@ class Caches:
     frames: FrameCache = field(init=False)
     memory: BatchMemory = field(default_factory=BatchMemory)
     chunks: ChunkCache = field(default_factory=ChunkCache)
-    decoders: DecoderPool = field(default_factory=DecoderPool)
+    decoders: DecoderPool = field(init=False)
 
     def __post_init__(self) -> None:
         self.frames = FrameCache(self.frame_bytes, self.memory)
+        self.decoders = DecoderPool(self.frame_bytes)
 
 
 class Rows:
@@ -72,6 +74,15 @@ class Rows:
             row: Array = self._table.read(self._source, i, i + 1)[0]
             return row
         return self._table.read(self._source, int(self._offsets[i]), int(self._offsets[i + 1]))
+
+    def packets(self, index: Array) -> list[bytes]:
+        """Rows of a ragged field of bytes at index (n,), at once where they lie side by side."""
+        first, n = int(index[0]), len(index)
+        if self._table is None or self._offsets is None or (np.diff(index) != 1).any():
+            return [self[i].tobytes() for i in index.tolist()]
+        ends = self._offsets[first : first + n + 1].tolist()
+        data = self._table.read(self._source, ends[0], ends[-1]).tobytes()
+        return [data[a - ends[0] : b - ends[0]] for a, b in pairwise(ends)]
 
     def take(self, index: Array, cache: ChunkCache) -> Array:
         """Rows of a dense field at index (n,), (n, ...)."""
@@ -139,14 +150,14 @@ class EachItems:
 
     def into(self, index: Array, out: Array) -> None:
         previous = -1
-        for k, i in enumerate(index):
+        for k, i in enumerate(index.tolist()):
             if i < 0:
                 out[k] = 0
-            elif k and i == previous:
+            elif i == previous:
                 out[k] = out[k - 1]
             else:
-                self._one(int(i), out[k])
-            previous = int(i)
+                self._one(i, out[k])
+            previous = i
 
 
 class SequenceItems:
@@ -209,7 +220,7 @@ def _image(
         video = Video(
             name,
             encoding,
-            lambda i: rows[i].tobytes(),
+            rows.packets,
             keyframe,
             key.image,
             caches.frames,

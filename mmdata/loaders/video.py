@@ -1,16 +1,18 @@
 """Random access into stored video: a group of pictures is decoded once and serves many windows.
 
-Pixels equal those of `mmdata.Stream` to the bit. What is faster: one converter for all pictures,
-straight to planes, and, for orders that stay near, what is decoded on the way is kept as a model
-will see it (cropped, resized), or as it came where that is all of it.
+Pixels equal those of `mmdata.Stream` to the bit. For orders that stay near, what is decoded on the
+way is kept in whatever form is smaller: as a model will see it (cropped, resized), or as the
+decoder gave it, which is half of RGB. That is converted when it is served, straight into the batch:
+memory that is not in the processor's cache is what costs time beside decoding.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import av
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from mmdata import media
 from mmdata.errors import FormatError
 from mmdata.loaders import images
+from mmdata.loaders.convert import ONE_THREAD, Converter
 from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.spec import ImageSpec
 
@@ -29,14 +32,12 @@ Array = NDArray[Any]
 _MAX_REORDER = 17
 #: Each open decoder holds its reference pictures, up to 17 of them.
 _MAX_DECODERS = 16
-#: Conversion in threads of its own costs more than it gains, and does not survive a fork.
-_ONE_THREAD: dict[str, Any] = (
-    {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
-)
+#: Packets read at once.
+_MAX_READ = 64
 
 
 class FrameCache:
-    """Processed frames of any number of videos, least recently used first out, bounded in bytes."""
+    """What was decoded of any number of videos, least recently used first out, bounded in bytes."""
 
     def __init__(self, limit_bytes: int, memory: BatchMemory) -> None:
         self.limit_bytes = limit_bytes
@@ -44,61 +45,85 @@ class FrameCache:
         #: Keep what is decoded on the way to a frame: for orders that stay near (`Order.near`).
         self.keep = False
         self.nbytes = 0
-        self._frames: OrderedDict[tuple[Hashable, int], Array | _Planes] = OrderedDict()
+        self._frames: OrderedDict[tuple[Hashable, int], tuple[Any, int]] = OrderedDict()
+        self._count: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
-    def get(self, video: Hashable, position: int, last: bool) -> Array | _Planes | None:
+    def get(self, video: Hashable, position: int, last: bool) -> Any | None:
         """The frame at a position, or None. last: it will not be asked for again."""
+        key = (video, position)
         with self._lock:
-            frame = self._frames.get((video, position))
-            if frame is None:
+            if key not in self._frames:
                 return None
             if last:
-                del self._frames[video, position]
-                self.nbytes -= frame.nbytes
-            else:
-                self._frames.move_to_end((video, position))
-            return frame
+                return self._pop(key)
+            self._frames.move_to_end(key)
+            return self._frames[key][0]
 
-    def put(self, video: Hashable, position: int, frame: Array | _Planes) -> None:
-        """Keep a frame, if the limit allows any."""
+    def put(self, video: Hashable, position: int, frame: Any, nbytes: int) -> int:
+        """Keep a frame, if the limit allows any. Returns how many of the video are kept."""
+        key = (video, position)
         with self._lock:
-            old = self._frames.pop((video, position), None)
-            self.nbytes += frame.nbytes - (0 if old is None else old.nbytes)
-            self._frames[video, position] = frame
+            if key in self._frames:
+                self._pop(key)
+            self._frames[key] = frame, nbytes
+            self.nbytes += nbytes
+            count = self._count[video] = self._count.get(video, 0) + 1
             while self.nbytes > self.limit_bytes:
-                self.nbytes -= self._frames.popitem(last=False)[1].nbytes
+                self._pop(next(iter(self._frames)))
+            return count
+
+    def _pop(self, key: tuple[Hashable, int]) -> Any:
+        frame, nbytes = self._frames.pop(key)
+        self.nbytes -= nbytes
+        self._count[key[0]] -= 1
+        if not self._count[key[0]]:
+            del self._count[key[0]]
+        return frame
 
 
 class DecoderPool:
-    """Which videos may keep their decoder open: the latest few."""
+    """Which videos may keep their decoder open: the latest few.
 
-    def __init__(self) -> None:
+    A decoder holds on to the memory of all pictures that were kept of its video at a time, for the
+    next ones. limit_bytes: of that memory, of all decoders.
+    """
+
+    def __init__(self, limit_bytes: int = 384 << 20) -> None:
+        self.limit_bytes = limit_bytes
         self._open: OrderedDict[int, Video] = OrderedDict()
         self._lock = threading.Lock()
 
     def use(self, video: Video) -> None:
-        """Note that a video decodes now; the one that did so longest ago closes its decoder."""
+        """Note that a video decodes now; those that did so longest ago close their decoders."""
+        closing = []
         with self._lock:
             self._open[id(video)] = video
             self._open.move_to_end(id(video))
-            old = self._open.popitem(last=False)[1] if len(self._open) > _MAX_DECODERS else None
-        if old is not None:
+            nbytes = sum(v.decoder_bytes for v in self._open.values())
+            while len(self._open) > 1 and (
+                len(self._open) > _MAX_DECODERS or nbytes > self.limit_bytes
+            ):
+                old = self._open.popitem(last=False)[1]
+                nbytes -= old.decoder_bytes
+                closing.append(old)
+        for old in closing:
             old.close()
 
 
 class Video:
     """One stream of packets, a picture per packet, as one key sees it.
 
-    packet(i): bytes of sample i. keyframe (N,): where decoding can start. recorded (N,): decoding
-    order where that is not the stamps' order. Threads may share it; they take turns.
+    packets(samples): bytes of each of some samples (n,). keyframe (N,): where decoding can start.
+    recorded (N,): decoding order where that is not the stamps' order. Threads may share it; they
+    take turns.
     """
 
     def __init__(
         self,
         name: Hashable,
         encoding: str,
-        packet: Callable[[int], bytes],
+        packets: Callable[[Array], Sequence[bytes]],
         keyframe: Array,
         spec: ImageSpec,
         cache: FrameCache,
@@ -109,7 +134,9 @@ class Video:
         self.name = name
         #: (N,) how many slots of an epoch see each sample; None while nobody has counted.
         self.uses: Array | None = None
-        self._encoding, self._packet, self._spec = encoding, packet, spec
+        #: Memory of pictures the open decoder holds, in use or for the next ones.
+        self.decoder_bytes = 0
+        self._encoding, self._packets, self._spec = encoding, packets, spec
         self._cache, self._pool = cache, pool
         n = len(keyframe)
         self._sample_of = np.arange(n) if recorded is None else np.argsort(recorded)
@@ -120,30 +147,29 @@ class Video:
         self._lock = threading.Lock()
         self._context: Any = None
         self._next = -1
+        self._read: dict[int, bytes] = {}
         self._early: dict[int, Any] = {}
-        self._reformatter = VideoReformatter()
+        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        self._converter = Converter()
 
     def frame(self, i: int, out: Array | None = None) -> Array:
         """Sample i as the key sees it, into `out` where that is given.
 
         Raises FormatError when it does not decode.
         """
-        position = int(self._position_of[i])
+        position, uses = int(self._position_of[i]), self._used(i)
         keep = self._cache.keep
-        frame = self._cache.get(self.name, position, self._used(i) == 1) if keep else None
+        frame = self._cache.get(self.name, position, uses == 1) if keep else None
         if frame is None:
             self._pool.use(self)
             with self._lock:
-                frame = self._converted(self._decode(i, position))
-            if keep and self._used(i) > 1:
-                self._cache.put(self.name, position, frame)
-        if isinstance(frame, _Planes):
-            if out is None:
-                shape = images.processed_shape(frame.rgb[0].shape, self._spec)
-                out = self._cache.memory.empty(shape, np.uint8)
-            return images.finish_planes(frame.rgb, self._spec, out)
+                frame = self._decode(i, position)
+            if keep and uses > 1:
+                frame = self._keep(position, frame)
+        if isinstance(frame, av.VideoFrame):
+            return self._processed(frame, out)
         if out is None:
-            return frame
+            return np.asarray(frame)
         if out.shape != frame.shape:
             raise FormatError(f"a frame of shape {frame.shape} among frames of shape {out.shape}")
         np.copyto(out, frame)
@@ -158,7 +184,8 @@ class Video:
     def close(self) -> None:
         """Let the decoder go; the next frame opens one."""
         with self._lock:
-            self._context, self._early = None, {}
+            self._leave()
+            self._context, self._early, self.decoder_bytes = None, {}, 0
 
     def _used(self, i: int) -> int:
         return 2 if self.uses is None else int(self.uses[i])
@@ -179,41 +206,64 @@ class Video:
     def _from(self, group: int, position: int) -> Any | None:
         """The picture at a position, decoded from a group's keyframe on (or from where it is)."""
         start = int(self._keyframes[group])
+        if not start <= self._next <= position:
+            self._leave()
         if self._context is None or not start <= self._next <= position:
             self._open()
             self._next = start
         wanted = None
         last = min(position + _MAX_REORDER, len(self._sample_of))
         while wanted is None and self._next < last:
-            wanted = self._take(self._feed(self._next), position)
-            self._next += 1
-        if self._cache.keep and wanted is not None:
-            # To the end of the group: its other windows come soon, in whatever order.
-            after = int(np.searchsorted(self._keyframes, position, side="right"))
-            end = self._keyframes[after] if after < len(self._keyframes) else len(self._sample_of)
-            while self._next < end:
-                self._take(self._feed(self._next), position, keep_later=True)
-                self._next += 1
+            wanted = self._take(self._feed(position + 1), position)
         if wanted is None:
             wanted = self._take(self._decoded(None), position)
             self._context = None  # a drained decoder takes no more packets
         return wanted
 
+    def _leave(self) -> None:
+        """Decode what is left of a group before the decoder goes elsewhere.
+
+        In near orders its other windows come soon, in whatever order.
+        """
+        if self._context is None or not self._cache.keep:
+            return
+        end = self._end(self._next - 1)
+        try:
+            while self._next < end:
+                self._take(self._feed(end), None)
+        except FormatError:
+            return  # told to whoever asks for that frame
+
+    def _end(self, position: int) -> int:
+        """Where the group of a position ends."""
+        after = int(np.searchsorted(self._keyframes, position, side="right"))
+        return int(self._keyframes[after]) if after < len(self._keyframes) else len(self._sample_of)
+
     def _open(self) -> None:
+        self._early = {}
         if self._context is not None:
             self._context.flush_buffers()
-            self._early = {}
             return
         self._context = av.CodecContext.create(media.DECODERS[self._encoding], "r")
         self._context.thread_count = 1
-        self._early = {}
         if self._extradata:
             self._context.extradata = self._extradata
 
-    def _feed(self, position: int) -> list[Any]:
-        packet = av.Packet(self._packet(int(self._sample_of[position])))
+    def _feed(self, until: int) -> list[Any]:
+        """Pictures that the next packet brings. until: packets before that come soon."""
+        position = self._next
+        data = self._read.pop(position, None)
+        if data is None:
+            if self._cache.keep:
+                until = max(until, self._end(position))
+            ahead = range(position, min(max(until, position + 1), position + _MAX_READ))
+            self._read = dict(zip(ahead, self._packets(self._sample_of[ahead]), strict=True))
+            data = self._read.pop(position)
+        packet = av.Packet(data)
         packet.pts = packet.dts = position
-        return self._decoded(packet)
+        pictures = self._decoded(packet)
+        self._next += 1
+        return pictures
 
     def _decoded(self, packet: Any) -> list[Any]:
         try:
@@ -225,43 +275,48 @@ class Video:
             ) from error
         return pictures
 
-    def _take(self, pictures: list[Any], position: int, keep_later: bool = False) -> Any | None:
+    def _take(self, pictures: list[Any], position: int | None) -> Any | None:
+        """The picture at a position; the others are kept where they will be asked for."""
         wanted = None
         for picture in pictures:
             at = int(picture.pts)
             if at == position:
                 wanted = picture
-            elif at > position and not keep_later:
+            elif self._cache.keep:
+                if self._used(int(self._sample_of[at])):
+                    self._keep(at, picture)
+            elif position is not None and at > position:
                 self._early[at] = picture  # out of order: the decoder cannot give it again
-            elif self._cache.keep and self._used(int(self._sample_of[at])):
-                self._cache.put(self.name, at, self._converted(picture))
         return wanted
 
-    def _converted(self, picture: Any) -> _Planes | Array:
-        """A decoded picture to be kept: as the key sees it where that is smaller, else its planes.
+    def _keep(self, position: int, picture: Any) -> Any:
+        """Keep a decoded picture, or what the key sees of it where that is smaller. Returns it."""
+        size = picture.height, picture.width
+        if size not in self._sizes:
+            shape = images.processed_shape(size, self._spec)
+            nbytes = sum(plane.buffer_size for plane in picture.planes)
+            self._sizes[size] = math.prod(shape), nbytes
+        processed, decoded = self._sizes[size]
+        if processed < decoded:
+            kept = self._processed(picture)
+            self._cache.put(self.name, position, kept, processed)
+            return kept
+        count = self._cache.put(self.name, position, picture, decoded)
+        self.decoder_bytes = max(self.decoder_bytes, count * decoded)
+        return picture
 
-        Planes go straight to the batch later; a copy of them now would cost a fifth of decoding.
-        """
-        planes = _Planes(self._reformatter.reformat(picture, format="gbrp", **_ONE_THREAD))
-        if self._spec.size_hw is None and self._spec.crop_tlhw is None:
-            return planes
-        shape = images.processed_shape(planes.rgb[0].shape, self._spec)
-        return images.finish_planes(
-            planes.rgb, self._spec, self._cache.memory.empty(shape, np.uint8)
-        )
-
-
-class _Planes:
-    """A picture in FFmpeg's memory. rgb: its three planes, (H, W) uint8."""
-
-    def __init__(self, frame: Any) -> None:
-        views: list[Array] = []
-        self.nbytes = 0
-        for plane in frame.planes:
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
-            views.append(rows[:, : frame.width])
-            self.nbytes += rows.nbytes
-        self.rgb = [views[2], views[0], views[1]]
+    def _processed(self, picture: Any, out: Array | None = None) -> Array:
+        """What the key sees of a picture, (C, H, W) or (H, W, C) uint8."""
+        spec = self._spec
+        shape = images.processed_shape((picture.height, picture.width), spec)
+        if out is None:
+            out = self._cache.memory.empty(shape, np.uint8)
+        if out.shape != shape:
+            raise FormatError(f"a frame of shape {shape} among frames of shape {out.shape}")
+        whole = spec.size_hw is None and spec.crop_tlhw is None
+        if whole and self._converter.into(picture, out, spec.layout):
+            return out
+        return images.finish(self._converter.rgb(picture), spec, out)
 
 
 class LiveDecoder:
@@ -285,5 +340,5 @@ class LiveDecoder:
                 "the video holds pictures back (B-frames), which a robot cannot wait for; "
                 "stream it without B-frames"
             )
-        picture = self._reformatter.reformat(pictures[0], format="rgb24", **_ONE_THREAD)
+        picture = self._reformatter.reformat(pictures[0], format="rgb24", **ONE_THREAD)
         return np.asarray(picture.to_ndarray())

@@ -26,10 +26,18 @@ TRUTH = [
 ]
 
 
-def _video(cache: FrameCache, spec: ImageSpec | None = None) -> Video:
-    return Video(
-        "v", "h264", PACKETS.__getitem__, KEYFRAMES, spec or ImageSpec(), cache, DecoderPool()
-    )
+def _packets(samples: np.ndarray) -> list[bytes]:
+    return [PACKETS[i] for i in samples]
+
+
+def _video(
+    cache: FrameCache,
+    spec: ImageSpec | None = None,
+    name: str = "v",
+    pool: DecoderPool | None = None,
+) -> Video:
+    pool = pool or DecoderPool(10**9)
+    return Video(name, "h264", _packets, KEYFRAMES, spec or ImageSpec(), cache, pool)
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,9 +64,9 @@ def test_a_group_is_decoded_once(keep: bool, monkeypatch: pytest.MonkeyPatch) ->
     video.uses = np.ones(40, np.int64)
     feed = Video._feed
 
-    def count(self: Video, position: int) -> list[object]:
-        fed.append(position)
-        return feed(self, position)
+    def count(self: Video, until: int) -> list[object]:
+        fed.append(self._next)
+        return feed(self, until)
 
     monkeypatch.setattr(Video, "_feed", count)
     order = np.random.default_rng(0).permutation(40)
@@ -78,17 +86,64 @@ def test_frames_nobody_wants_are_not_kept() -> None:
     video.uses = np.zeros(40, np.int64)
     video.uses[[3, 12]] = 1
     video.frame(3)
+    video.frame(20)
     assert list(cache._frames) == [("v", 12)]
+
+
+@pytest.mark.parametrize("why", ["memory", "number"])
+def test_a_decoder_that_closes_finishes_its_group(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "number":
+        monkeypatch.setattr("mmdata.loaders.video._MAX_DECODERS", 1)
+    packets = video_packets([picture(k, 240, 320) for k in range(20)], gop=10)
+    keyframe = np.arange(20) % 10 == 0
+    cache = FrameCache(10**9, BatchMemory())
+    cache.keep = True
+    pool = DecoderPool(1 if why == "memory" else 10**9)
+    first, second = (
+        Video(
+            name, "h264", lambda samples: [packets[i] for i in samples], keyframe, ImageSpec(),
+            cache, pool,
+        )
+        for name in ("first", "second")
+    )  # fmt: skip
+    first.frame(3)
+    assert [at for _, at in cache._frames] == [0, 1, 2, 3]
+    assert first.decoder_bytes == cache.nbytes
+    assert cache.nbytes < 4 * 240 * 320 * 3, "as the decoder gave it"
+    second.frame(0)
+    assert sorted(at for name, at in cache._frames if name == "first") == list(range(10))
+    assert first.decoder_bytes == 0
+    truth = media.VideoDecoder("h264", packets.__getitem__, keyframe)
+    for i in (4, 15, 9):
+        assert np.array_equal(first.frame(i), truth.frame(i).transpose(2, 0, 1))
+
+
+def test_a_broken_packet_is_told_to_whoever_asks_for_it() -> None:
+    cache = FrameCache(10**9, BatchMemory())
+    cache.keep = True
+    packets = [*PACKETS]
+    packets[10] = b"\x00\x00\x01\x65junk"
+    video = Video(
+        "v", "h264", lambda samples: [packets[i] for i in samples], KEYFRAMES, ImageSpec(),
+        cache, DecoderPool(),
+    )  # fmt: skip
+    assert np.array_equal(video.frame(3), TRUTH[3].transpose(2, 0, 1))
+    assert np.array_equal(video.frame(20), TRUTH[20].transpose(2, 0, 1))
+    assert np.array_equal(video.frame(9), TRUTH[9].transpose(2, 0, 1))
+    with pytest.raises(FormatError):
+        video.frame(10)
 
 
 def test_no_keyframe_and_broken_packets_are_errors() -> None:
     cache = FrameCache(0, BatchMemory())
-    none = Video("v", "h264", PACKETS.__getitem__, np.zeros(40), ImageSpec(), cache, DecoderPool())
+    pool = DecoderPool(0)
+    none = Video("v", "h264", _packets, np.zeros(40), ImageSpec(), cache, pool)
     with pytest.raises(FormatError, match="no keyframe"):
         none.frame(3)
-    broken = Video(
-        "v", "h264", lambda i: b"\x00\x00\x01\x65junk", KEYFRAMES, ImageSpec(), cache, DecoderPool()
-    )
+    junk = [b"\x00\x00\x01\x65junk"]
+    broken = Video("v", "h264", lambda i: junk * len(i), KEYFRAMES, ImageSpec(), cache, pool)
     with pytest.raises(FormatError):
         broken.frame(0)
 
@@ -110,9 +165,38 @@ def test_samples_out_of_decoding_order(tmp_path: Path) -> None:
     with open_episode(tmp_path / "e.h5") as episode:
         stream = episode.streams["cam"]
         assert stream.recorded is not None
-        for n in (39, 7, 20, 0, 8):
+        dataset.expect(near=True)
+        for n in (39, 7, 20, 0, 8, 21, 33):
             assert np.array_equal(dataset[n]["cam"], stream[n].transpose(2, 0, 1))
     assert np.array_equal(dataset[7]["cam"], TRUTH[20].transpose(2, 0, 1))
+
+
+def test_packets_of_a_group_are_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmdata.loaders import EpisodeDataset, SampleSpec
+    from mmdata.store import FileBytes
+
+    stamps = T0 + np.arange(40, dtype=np.int64) * 10**7
+    with EpisodeWriter(tmp_path / "e.h5") as writer:
+        writer.add_stream(StreamInfo("cam", Kind.IMAGE, {}, encoding="h264"))
+        writer.append("cam", stamps, PACKETS)
+    spec = SampleSpec.model_validate(
+        {"timeline": {"reference_stream": "cam"}, "keys": {"cam": {"stream": "cam"}}}
+    )
+    dataset = EpisodeDataset([tmp_path / "e.h5"], spec)
+    dataset.expect(near=True)
+    dataset[0]
+    read_at, reads = FileBytes.read_at, []
+
+    def count(self: FileBytes, offset: int, length: int) -> bytes:
+        reads.append(length)
+        return read_at(self, offset, length)
+
+    monkeypatch.setattr(FileBytes, "read_at", count)
+    for n in range(40):
+        assert np.array_equal(dataset[n]["cam"], TRUTH[n].transpose(2, 0, 1))
+    assert len(reads) == 3, "three groups"
 
 
 def test_live_decoder_gives_the_same_pixels() -> None:
@@ -131,9 +215,7 @@ def test_crop_resize_layout_by_hand(layout: str) -> None:
     if layout == "chw":
         expected = expected.transpose(2, 0, 1)
     assert np.array_equal(images.finish(frame, spec), expected)
-    planes = list(np.ascontiguousarray(frame.transpose(2, 0, 1)))
-    out = np.empty(images.processed_shape(frame.shape[:2], spec), np.uint8)
-    assert np.array_equal(images.finish_planes(planes, spec, out), expected)
+    assert images.processed_shape(frame.shape[:2], spec) == expected.shape
 
 
 def test_grey_and_wrong_shapes() -> None:
