@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 WIDTH, HEIGHT = 420, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 8, 8, 34
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,8 @@ def raster_plot(rows: Sequence[tuple[str, Floats, Floats]], span_s: float) -> st
             )
     for k in range(5):
         x = left + k / 4 * span_s * scale
-        parts.append(
-            f'<text x="{x:.0f}" y="{height - 6}" text-anchor="middle">{k / 4 * span_s:.3g} s</text>'
-        )
+        anchor, label = "end" if k == 4 else "middle", f"{k / 4 * span_s:.3g} s"
+        parts.append(f'<text x="{x:.0f}" y="{height - 6}" text-anchor="{anchor}">{label}</text>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}">{"".join(parts)}</svg>'
 
 

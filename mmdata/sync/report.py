@@ -23,16 +23,20 @@ _STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:2em auto;
 max-width:1200px;padding:0 1em}
 table{border-collapse:collapse;margin:.6em 0;width:100%}td,th{padding:.2em .6em;text-align:left;
-border-bottom:1px solid var(--soft);vertical-align:top}td.n{text-align:right;
-font-variant-numeric:tabular-nums;white-space:nowrap}
+border-bottom:1px solid var(--soft);vertical-align:top}.n{text-align:right;
+font-variant-numeric:tabular-nums}td.n{white-space:nowrap}
 .PASSED{color:var(--ok)}.FAILED{color:var(--bad)}.NOT_ASSESSED{color:var(--open)}
-.grid{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}figcaption{font-size:12px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:1.5em 1em}
+figure{margin:0}figcaption{font-size:12px}
 svg{font:10px system-ui,sans-serif;max-width:100%;height:auto}svg text{fill:var(--ink)}
 .axis{fill:none;stroke:var(--soft)}.line{fill:none;stroke-width:1.3}.l0{stroke:var(--a)}
 .l1{stroke:var(--b)}.l2{stroke:var(--c)}.l3{stroke:var(--d)}.mark{stroke:var(--bad);
 stroke-dasharray:4 3;fill:none}.band{fill:var(--bad);opacity:.15}.bars{fill:var(--a)}
 .tick{stroke:var(--a);stroke-width:1}.gap{fill:var(--bad)}summary{cursor:pointer;margin:.6em 0}
 """
+
+# Samples of which a distribution is worth a picture.
+_LEAST = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def render_report(sections: Sequence[Section]) -> str:
     """The page as one string."""
     rows = "".join(
         f'<tr><td><a href="#e{i}">{_esc(s.path)}</a></td>'
-        f'<td class="{s.verdict}">{s.verdict}</td><td class="n">{_count(s.findings)}</td></tr>'
+        f'<td class="{s.verdict}">{s.verdict}</td>{_counts(s.findings)}</tr>'
         for i, s in enumerate(sections)
     )
     bodies = "".join(
@@ -81,8 +85,11 @@ def render_report(sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>mmdata check</title><style>{_STYLE}</style><body><h1>Check of "
         f"{len(sections)} episode{'s' if len(sections) != 1 else ''}</h1>"
-        "<table><tr><th>episode</th><th>verdict</th><th>failed findings</th></tr>"
-        f"{rows}</table>{bodies}</body></html>\n"
+        '<table><tr><th>episode</th><th>verdict</th><th class="n">errors</th>'
+        '<th class="n">warnings</th><th class="n">infos</th></tr>'
+        f"{rows}</table><p>Errors fail an episode, with <code>--strict</code> warnings too. "
+        "<code>mmdata check --rules</code> says what each rule looks at.</p>"
+        f"{bodies}</body></html>\n"
     )
 
 
@@ -100,7 +107,10 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
             for f in chosen
         )
 
-    head = "<tr><th>rule<th>status<th>severity<th>stream<th>value<th>limit<th>message</tr>"
+    head = (
+        '<tr><th>rule<th>status<th>severity<th>stream<th class="n">value<th class="n">limit'
+        "<th>message</tr>"
+    )
     loud = [f for f in ranked if f["status"] in ("FAILED", "NOT_ASSESSED")]
     quiet = [f for f in ranked if f["status"] not in ("FAILED", "NOT_ASSESSED")]
     return (
@@ -120,7 +130,8 @@ def _pairs(ledger: Ledger) -> str:
     )
     return (
         "<p>Offset = stamp of b minus stamp of a for one event; positive: b is late.</p>"
-        "<table><tr><th>a<th>b<th>kind<th>offset, ms<th>sigma, ms<th>skew, ppm<th>verdict"
+        '<table><tr><th>a<th>b<th>kind<th class="n">offset, ms<th class="n">sigma, ms'
+        '<th class="n">skew, ppm<th>verdict'
         f"<th>why</tr>{rows}</table>"
     )
 
@@ -164,7 +175,7 @@ def _jitter(episode: Episode) -> list[tuple[str, str]]:
     for name, stream in episode.streams.items():
         stamps = stream.source_ns if stream.source_ns is not None else stream.stamp_ns
         step = np.diff(stamps) / 1e6
-        if len(step) >= 8:
+        if len(step) >= _LEAST:
             away = step - np.median(step)
             # The few longest intervals would hide the shape of all others.
             low, high = np.percentile(away, [0.5, 99.5])
@@ -175,7 +186,7 @@ def _jitter(episode: Episode) -> list[tuple[str, str]]:
 def _latency(episode: Episode) -> list[tuple[str, str]]:
     out = []
     for name, stream in episode.streams.items():
-        if stream.source_ns is None or stream.receive_ns is None or len(stream) < 8:
+        if stream.source_ns is None or stream.receive_ns is None or len(stream) < _LEAST:
             continue
         since = (stream.stamp_ns - stream.stamp_ns[0]) / 1e9
         delay = (stream.receive_ns - stream.source_ns) / 1e6
@@ -199,6 +210,8 @@ def _residuals(episode: Episode) -> list[tuple[str, str]]:
         out.append((f"{name}: receive against its clock map", plot))
     for timeline in episode.timelines:
         for name, residual in episode.aligned(timeline).residual_ns.items():
+            if len(episode.streams[name]) < _LEAST:
+                continue  # settings, sent once or twice
             known = residual[residual != NO_RESIDUAL] / 1e6
             plot = histogram_plot(known, label_x="stamp minus tick, ms")
             out.append((f"{name} on timeline {timeline}", plot))
@@ -207,15 +220,17 @@ def _residuals(episode: Episode) -> list[tuple[str, str]]:
 
 def _figures(title: str, plots: Sequence[tuple[str, str]]) -> str:
     figures = "".join(
-        f"<figure>{svg}<figcaption>{_esc(caption)}</figcaption></figure>"
+        f"<figure><figcaption>{_esc(caption)}</figcaption>{svg}</figure>"
         for caption, svg in plots
         if svg
     )
     return f"<h4>{_esc(title)}</h4><div class='grid'>{figures}</div>" if figures else ""
 
 
-def _count(findings: Sequence[Mapping[str, Any]]) -> int:
-    return sum(f["status"] == "FAILED" for f in findings)
+def _counts(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Cells with the number of failed findings of each severity."""
+    failed = [f["severity"] for f in findings if f["status"] == "FAILED"]
+    return "".join(f'<td class="n">{failed.count(s)}</td>' for s in ("error", "warning", "info"))
 
 
 def _number(value: float | None) -> str:

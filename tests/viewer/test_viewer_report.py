@@ -1,4 +1,4 @@
-"""Reports without a browser, and the commands."""
+"""Reports without a browser, the commands, and how the report of `mmdata check` looks in one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import typer
+from chromium import Chromium
 from make_episode import BITS, CELL, read_number
 from typer.testing import CliRunner
 
 from mmdata import open_episode
+from mmdata.cli import check as check_command
 from mmdata.cli import view as commands
 from mmdata.errors import ConfigError, MissingDependencyError
 from mmdata_viewer import render, show_desktop
@@ -95,3 +97,41 @@ def test_open3d_is_asked_for_only_by_the_desktop_window(
     monkeypatch.setitem(sys.modules, "open3d", None)
     with pytest.raises(MissingDependencyError, match=r"mmdata\[open3d\]"):
         show_desktop(drive)
+
+
+def test_the_report_of_the_checks_fits_a_window(
+    drive_copy: Path, tmp_path: Path, chromium: Chromium
+) -> None:
+    """Nothing wider than the page, no number beside its heading, no text cut off in a plot."""
+    app = typer.Typer()
+    check_command.register(app)
+    page_path = tmp_path / "report.html"
+    asked = ["check", str(drive_copy), "--html", str(page_path), "--json"]
+    found = json.loads(CliRunner().invoke(app, asked).stdout)
+    context = chromium.new_context(viewport={"width": 1024, "height": 768})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(page_path.as_uri())
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    table = page.evaluate("""() => [...document.querySelector('table').rows].map((row) =>
+      [...row.cells].map((c) => c.innerText))""")
+    assert table[0] == ["episode", "verdict", "errors", "warnings", "infos"]
+    failed = [f["severity"] for f in found["episodes"][0]["findings"] if f["status"] == "FAILED"]
+    counts = [str(failed.count(severity)) for severity in ("error", "warning", "info")]
+    assert table[1][2:] == counts
+    assert sum(map(int, counts)) > 0
+    # Where a column holds numbers at its right, its heading stands there, too.
+    crooked = page.evaluate("""() => [...document.querySelectorAll('table')].flatMap((t) => {
+      const [head, first] = t.rows; if (!first) return [];
+      return [...first.cells].flatMap((cell, k) => {
+        const align = (c) => getComputedStyle(c).textAlign;
+        return align(cell) === align(head.cells[k]) ? [] : [head.cells[k].innerText]; }); })""")
+    assert crooked == []
+    cut = page.evaluate("""() => [...document.querySelectorAll('svg text')].flatMap((t) => {
+      const [a, b] = [t.getBoundingClientRect(), t.ownerSVGElement.getBoundingClientRect()];
+      return a.right > b.right + 0.5 || a.left < b.left - 0.5 ? [t.textContent] : []; })""")
+    assert cut == []
+    assert page.locator("figure").count() > 5
+    assert said == []
+    context.close()
