@@ -210,7 +210,7 @@ def verify(
             if result.ok:
                 typer.echo(
                     f"ok       {path}  {result.streams} streams, {result.samples:,} samples, "
-                    f"content {(result.content_sha256 or '')[:16]}"
+                    f"content {(result.content_hash or '')[:23]}"
                 )
             for problem in result.problems:
                 typer.echo(f"DAMAGED  {path}  {problem}")
@@ -221,7 +221,7 @@ def verify(
                         {
                             "path": str(r.path), "ok": r.ok, "problems": r.problems,
                             "streams": r.streams, "samples": r.samples,
-                            "content_sha256": r.content_sha256,
+                            "content_hash": r.content_hash,
                         }
                         for r in results
                     ]

@@ -103,7 +103,7 @@ def _entry(
         fingerprint=marks[result.source.label],
         config=key,
         episodes=episodes,
-        sha256=result.sha256,
+        blake3=result.digest,
         reason=result.reason,
         started_unix_s=round(started, 3),
         seconds=round(result.seconds, 4),

@@ -22,6 +22,7 @@ from mmdata.conversion.images import ImageStage
 from mmdata.conversion.lead_in import LeadIn
 from mmdata.conversion.sources import Source
 from mmdata.conversion.split import find_boundaries
+from mmdata.digest import ALGORITHM, hash_text, new_hasher
 from mmdata.episode import Timeline
 from mmdata.errors import ConversionError, MmdataError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
@@ -67,7 +68,8 @@ class JobResult:
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
     reason: str | None = None
     seconds: float = 0.0
-    sha256: str | None = None
+    #: Of the source's content, as in the provenance.
+    digest: str | None = None
 
 
 def convert_source(
@@ -103,7 +105,7 @@ def convert_source(
         result.dropped = [*recording.account.dropped_list(), *job.dropped]
         result.problems = [*recording.account.problem_lines(), *job.notes]
         result.topics = job.topics()
-        result.sha256 = job.source_sha256
+        result.digest = job.source_digest
     result.seconds = time.perf_counter() - began
     return result
 
@@ -153,7 +155,7 @@ class _Job:
         self.episodes: list[EpisodeResult] = []
         self.dropped: list[Dropped] = []
         self.notes: list[str] = []
-        self.source_sha256: str | None = None
+        self.source_digest: str | None = None
         self._writers: dict[int, EpisodeWriter] = {}
         self._stages: dict[int, ImageStage] = {}
         self._lead_in = LeadIn()
@@ -191,7 +193,7 @@ class _Job:
         self._boundaries = find_boundaries(self.recording, config.split)
         with ThreadPoolExecutor(1) as pool:
             stopped = threading.Event()
-            digests = pool.submit(lambda: [_sha256(p, stopped) for p in self.recording.files])
+            digests = pool.submit(lambda: [_digest(p, stopped) for p in self.recording.files])
             done = 0
             try:
                 for batch in self.recording.read(wanted):
@@ -315,7 +317,7 @@ class _Job:
         writer.set_metadata(**{**self.recording.metadata, **self.config.metadata})
         for layer, document in self.recording.layers.items():
             writer.set_annotations(layer, _of_episode(document, writer.episode_id))
-        self.source_sha256 = _joint_hash(digests.result())
+        self.source_digest = _joint_hash(digests.result())
         writer.set_provenance(self._provenance(number, digests.result()))
         for name, loss in self._stages.pop(number).measured().items():
             writer.set_stream_attrs(name, loss)
@@ -399,7 +401,7 @@ class _Job:
         config = self.config.model_dump(mode="json", exclude_defaults=True)
         facts: dict[str, Any] = {
             "sources": [
-                {"name": p.name, "sha256": d, "bytes": s}
+                {"name": p.name, ALGORITHM: d, "bytes": s}
                 for p, d, s in zip(self.recording.files, digests, self._sizes, strict=True)
             ],
             "converter": self.source.format,
@@ -463,9 +465,7 @@ def _of_episode(document: str, episode_id: str) -> str:
 
 def _joint_hash(digests: list[str]) -> str:
     """One hash over a recording's files: that of the only file, or of all their hashes."""
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
+    return digests[0] if len(digests) == 1 else hash_text("".join(digests))
 
 
 #: Digests of files by path, size and modification time: the episodes of a dataset share files.
@@ -473,7 +473,7 @@ _DIGESTS: dict[tuple[str, int, int], str] = {}
 _MOST_DIGESTS = 4096
 
 
-def _sha256(path: Path, stopped: threading.Event) -> str:
+def _digest(path: Path, stopped: threading.Event) -> str:
     status = path.stat()
     key = (str(path), status.st_size, status.st_mtime_ns)
     known = _DIGESTS.get(key)
@@ -488,7 +488,7 @@ def _sha256(path: Path, stopped: threading.Event) -> str:
 
 
 def _hash_file(path: Path, stopped: threading.Event) -> str:
-    digest = hashlib.sha256()
+    digest = new_hasher()
     block = bytearray(_HASH_BLOCK)
     with path.open("rb", buffering=0) as file:
         while (size := file.readinto(block)) and not stopped.is_set():

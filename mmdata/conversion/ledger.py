@@ -29,7 +29,7 @@ _LATELY_S = 2.0
 class Entry:
     """What became of one source.
 
-    fingerprint: sizes and modification times of its files; sha256: of its content, as in the
+    fingerprint: sizes and modification times of its files; blake3: hash of its content, as in the
     provenance. config: hash of the configuration it was converted with. episodes: size per file.
     """
 
@@ -38,7 +38,7 @@ class Entry:
     fingerprint: str
     config: str
     episodes: Mapping[str, int] = field(default_factory=dict)
-    sha256: str | None = None
+    blake3: str | None = None
     reason: str | None = None
     started_unix_s: float = 0.0
     seconds: float = 0.0

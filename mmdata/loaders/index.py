@@ -11,13 +11,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from mmdata.digest import find_hash
 from mmdata.errors import ConfigError, FormatError
+from mmdata.loaders.apart import shared_out
 from mmdata.loaders.remote import RemoteFile, is_remote, list_episodes
 from mmdata.store import read_summary
 from mmdata.store.layout import info_from_json, info_to_json
@@ -25,7 +25,6 @@ from mmdata.streams import StreamInfo
 
 INDEX_NAME = "mmdata-index.json"
 _VERSION = 2
-_PARALLEL_FROM = 64
 _COLUMNS = ("path", "nbytes", "mtime_ns", "episode_id", "content", "metadata")
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -62,7 +61,8 @@ def read_facts(path: str) -> EpisodeFacts:
         ends = [int(stamps[0]), int(stamps[-1])] if len(stamps) else [None, None]
         streams[name] = [len(stamps), distinct, *ends]
     hashes = summary.provenance.get("streams", {})
-    known = {n: h.get("sha256") for n, h in hashes.items() if isinstance(h, dict)}
+    found = {n: find_hash(h) for n, h in hashes.items() if isinstance(h, dict)}
+    known = {n: h[1] if h is not None else None for n, h in found.items()}
     content = known if set(known) >= set(streams) else streams
     return EpisodeFacts(
         path=path,
@@ -110,7 +110,7 @@ def load_index(
 ) -> list[EpisodeFacts]:
     """Facts of all episodes of a folder, list or manifest.
 
-    workers: processes that read episodes the index does not know. save: write the index back, when
+    workers: processes that read episodes the index does not know (`shared_out`). save: write the index back, when
     the source is a folder that can be written. Raises ConfigError and what `open_episode` raises.
     """
     paths, folder = find_episodes(source)
@@ -123,7 +123,7 @@ def load_index(
     missing = [path for path, fact in zip(paths, facts, strict=True) if fact is None]
     if not missing:
         return [fact for fact in facts if fact is not None]
-    read = iter(_read_all(missing, workers))
+    read = iter(shared_out(read_facts, missing, workers))
     complete = [fact if fact is not None else next(read) for fact in facts]
     if folder is not None and save and os.access(folder, os.W_OK):
         _write(folder / INDEX_NAME, complete)
@@ -133,13 +133,6 @@ def load_index(
 def fingerprint(facts: Iterable[EpisodeFacts]) -> str:
     """sha256 of a set of episodes: their ids and contents, in order of id."""
     return _sha256("".join(sorted(f"{f.episode_id}:{f.content}\n" for f in facts)))
-
-
-def _read_all(paths: list[str], workers: int) -> Iterable[EpisodeFacts]:
-    if workers < 2 or len(paths) < _PARALLEL_FROM:
-        return map(read_facts, paths)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(read_facts, paths, chunksize=32))
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:

@@ -1,14 +1,13 @@
 """Append-only datasets: rows in, encoded chunks out, in bounded memory.
 
 A `Column` collects rows into one chunk-sized buffer. Full buffers go to the `ChunkSink`, which
-encodes them on worker threads and writes them from one place, in the order they were submitted,
+encodes them on worker threads and writes them from one thread, in the order they were submitted,
 so that two runs over the same rows give the same file.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.digest import bytes_of, new_hasher
 from mmdata.store.codecs import Pipeline
 from mmdata.store.journal import JournalWriter
 
@@ -48,35 +48,29 @@ class _Chunk:
 
     column: Column
     first_row: int
-    rows: NDArray[Any] | None
+    rows: NDArray[Any]
     used: int
     encoded: bytes = b""
 
     def encode(self) -> None:
         # Fields of structured rows arrive strided; taking them apart here keeps it off the caller.
-        assert self.rows is not None
         self.rows = np.ascontiguousarray(self.rows)
         self.encoded = self.column.pipeline.encode(self.rows)
 
-    def hash(self) -> None:
-        assert self.rows is not None
-        self.column.hash_rows(self.rows[: self.used])
-        self.rows = None
-
 
 class ChunkSink:
-    """Encodes and writes chunks of all columns of one file, keeping the journal informed."""
+    """Encodes, hashes and writes chunks of all columns of one file; tells the journal."""
 
     def __init__(self, file: h5py.File, journal: JournalWriter) -> None:
         self.file = file
         self.journal = journal
         self.descriptor = int(file.id.get_vfd_handle())
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="mmdata-encode")
-        # One thread, so that each column's running hash sees its rows in order.
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="mmdata-hash")
+        # One thread, so that rows are hashed and chunks lie in the file in the order they came.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="mmdata-write")
         self._run: list[_Chunk] = []
         self._run_bytes = 0
-        self._queue: deque[tuple[list[_Chunk], Future[None], int]] = deque()
+        self._queue: deque[tuple[Future[None], int]] = deque()
         self._in_flight = 0
         self._failure: BaseException | None = None
 
@@ -90,15 +84,15 @@ class ChunkSink:
         if self._run_bytes >= _RUN_BYTES:
             self._dispatch()
         while self._in_flight > _IN_FLIGHT_BYTES:
-            self._write_oldest()
+            self._await_oldest()
 
     def drain(self) -> None:
-        """Write everything queued. Raises what went wrong at an earlier chunk, too."""
+        """Wait until everything queued is written. Raises what went wrong at an earlier chunk."""
         if self._failure is not None:
             raise self._failure
         self._dispatch()
         while self._queue:
-            self._write_oldest()
+            self._await_oldest()
 
     def start_writeback(self) -> None:
         """Have the system begin to write to the disk what it holds of the file, without waiting.
@@ -113,7 +107,7 @@ class ChunkSink:
         self._run.clear()
         self._queue.clear()
         self._encoders.shutdown(cancel_futures=True)
-        self._hasher.shutdown(cancel_futures=True)
+        self._writer.shutdown(cancel_futures=True)
 
     def _dispatch(self) -> None:
         if not self._run:
@@ -121,35 +115,36 @@ class ChunkSink:
         run, size = self._run, self._run_bytes
         self._run, self._run_bytes = [], 0
         encoded = self._encoders.submit(_encode, run)
-        self._queue.append((run, self._hasher.submit(_hash, run, encoded), size))
+        self._queue.append((self._writer.submit(self._write, run, encoded), size))
         self._in_flight += size
 
-    def _write_oldest(self) -> None:
+    def _await_oldest(self) -> None:
+        written, size = self._queue.popleft()
+        self._in_flight -= size
+        written.result()
+
+    def _write(self, run: list[_Chunk], encoded: Future[None]) -> None:
         if self._failure is not None:
             # A chunk was lost (a full disk, say): this file must never look complete.
             raise self._failure
-        run, hashed, size = self._queue.popleft()
-        self._in_flight -= size
         try:
-            hashed.result()
-            for chunk in run:
-                column, data = chunk.column, chunk.encoded
-                offset = column.write_chunk(self.file, chunk.first_row, data)
-                self.journal.chunk(column.number, chunk.first_row, offset, len(data))
+            encoded.result()
+            while run:  # each chunk's memory is free once it is written
+                self._write_chunk(run.pop(0))
         except BaseException as error:
             self._failure = error
             raise
+
+    def _write_chunk(self, chunk: _Chunk) -> None:
+        column, data = chunk.column, chunk.encoded
+        column.hash_rows(chunk.rows[: chunk.used])
+        offset = column.write_chunk(self.file, chunk.first_row, chunk.used, data)
+        self.journal.chunk(column.number, chunk.first_row, offset, len(data))
 
 
 def _encode(run: list[_Chunk]) -> None:
     for chunk in run:
         chunk.encode()
-
-
-def _hash(run: list[_Chunk], encoded: Future[None]) -> None:
-    encoded.result()
-    for chunk in run:
-        chunk.hash()
 
 
 class Column:
@@ -178,7 +173,7 @@ class Column:
         self._filled = 0
         self._journaled = 0
         self._submitted = 0
-        self._hash = hashlib.sha256()
+        self._hash = new_hasher()
 
     def append(self, values: NDArray[Any], copy: bool = True) -> None:
         """Add rows (n, *row_shape). copy False: the caller promises never to change them."""
@@ -223,10 +218,10 @@ class Column:
 
     def hash_rows(self, rows: NDArray[Any]) -> None:
         """Feed contiguous rows to the running content hash (called in row order)."""
-        self._hash.update(rows.data)
+        self._hash.update(bytes_of(rows))
 
     @property
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Hash of the raw little-endian bytes of all rows written."""
         return self._hash.hexdigest()
 
@@ -250,10 +245,10 @@ class Column:
         )
         return self.dataset
 
-    def write_chunk(self, file: h5py.File, first_row: int, data: bytes) -> int:
-        """Write an encoded chunk; returns where it lies in the file."""
+    def write_chunk(self, file: h5py.File, first_row: int, used: int, data: bytes) -> int:
+        """Write an encoded chunk with `used` rows; returns where it lies in the file."""
         dataset = self.create(file)
-        rows = min(first_row + self.chunk_rows, self._submitted)
+        rows = first_row + used
         if rows > dataset.shape[0]:
             dataset.set_extent((rows, *self.row_shape))
         where = (first_row, *([0] * len(self.row_shape)))

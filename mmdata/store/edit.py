@@ -3,7 +3,6 @@ ever meets a half-changed file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import h5py
 import numpy as np
 
 from mmdata.clocks import Stamps
+from mmdata.digest import bytes_of, find_hash, new_hasher
 from mmdata.episode import Timeline
 from mmdata.errors import FormatError
 from mmdata.store import layout
@@ -131,8 +131,12 @@ def _update_span(file: h5py.File) -> None:
 def _update_hash(file: h5py.File, stream: str, stamps: np.ndarray[Any, Any]) -> None:
     provenance = json.loads(read_text(file, layout.PROVENANCE) or "{}")
     entry = provenance.get("streams", {}).get(stream)
-    if entry is None:
+    known = find_hash(entry or {})
+    if known is None:
         return
-    entry["columns"]["stamp_ns"] = hashlib.sha256(stamps.tobytes()).hexdigest()
-    entry["sha256"] = stream_hash(entry["columns"])
+    algorithm = known[0]
+    hasher = new_hasher(algorithm)
+    hasher.update(bytes_of(stamps))
+    entry["columns"]["stamp_ns"] = hasher.hexdigest()
+    entry[algorithm] = stream_hash(entry["columns"], algorithm)
     write_json(file, layout.PROVENANCE, json.dumps(provenance, sort_keys=True))

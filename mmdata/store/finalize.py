@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 
 from mmdata import __version__
 from mmdata.clocks import EpisodeClocks
+from mmdata.digest import ALGORITHM, hash_text
 from mmdata.episode import Timeline
 from mmdata.store import layout
 from mmdata.store.column import Column
@@ -51,8 +51,8 @@ def write_episode(
         elif group["stamp_ns"].shape[0]:
             starts.append(int(group["stamp_ns"][0]))
             ends.append(int(group["stamp_ns"][-1]))
-        digests = {n: c.sha256 for n, c in columns.items()}
-        hashes[name] = {"sha256": stream_hash(digests), "columns": digests}
+        digests = {n: c.digest for n, c in columns.items()}
+        hashes[name] = {ALGORITHM: stream_hash(digests), "columns": digests}
     write_rig(file, writer.rig)
     _attrs_group(file, layout.METADATA, writer.metadata)
     for name, clock in clocks.clocks.items():
@@ -91,10 +91,10 @@ def publish(partial: Path, path: Path) -> None:
         os.close(folder)
 
 
-def stream_hash(columns: Mapping[str, str]) -> str:
+def stream_hash(columns: Mapping[str, str], algorithm: str = ALGORITHM) -> str:
     """Content hash of a stream: over the names and hashes of its columns, in name order."""
     text = "".join(f"{name}:{digest}\n" for name, digest in sorted(columns.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_text(text, algorithm)
 
 
 def write_timeline_group(file: h5py.File, timeline: Timeline) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ def journal_path(partial: Path) -> Path:
 
 
 class JournalWriter:
-    """Appends frames; `commit` makes everything before it recoverable."""
+    """Appends frames; `commit` makes everything before it recoverable. Threads may share it."""
 
     def __init__(self, partial: Path) -> None:
         self.path = journal_path(partial)
         self._file: BinaryIO = self.path.open("wb", buffering=0)
         self._pending = bytearray(MAGIC)
         self._failure: OSError | None = None
+        self._lock = threading.Lock()
 
     def declare(self, what: str, data: Any) -> None:
         """A JSON declaration: a column, a stream, the rig, ..."""
@@ -66,24 +68,24 @@ class JournalWriter:
     def commit(self, counts: dict[int, int]) -> None:
         """counts: rows per column that a recovery may use."""
         self._frame(Frame.COMMIT, json.dumps(list(counts.items())).encode())
-        self._write(self._pending)
-        self._pending = bytearray()
+        with self._lock:
+            self._write_pending()
 
     def close(self) -> None:
         self._file.close()
 
     def _frame(self, kind: Frame, payload: bytes) -> None:
         crc = zlib.crc32(payload, zlib.crc32(bytes([kind])))
-        self._pending += _HEAD.pack(kind, len(payload), crc)
-        self._pending += payload
-        if len(self._pending) > 1 << 20:
-            self._write(self._pending)
-            self._pending = bytearray()
+        with self._lock:
+            self._pending += _HEAD.pack(kind, len(payload), crc)
+            self._pending += payload
+            if len(self._pending) > 1 << 20:
+                self._write_pending()
 
-    def _write(self, data: bytes | bytearray) -> None:
+    def _write_pending(self) -> None:
         if self._failure is not None:
             raise self._failure
-        view = memoryview(data)
+        view, self._pending = memoryview(self._pending), bytearray()
         try:
             while len(view):
                 view = view[self._file.write(view) :]

@@ -11,7 +11,7 @@ import numpy as np
 from mmdata.streams import FieldInfo, Kind, StreamInfo
 
 FORMAT = "mmdata-episode"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 #: Structures of HDF5 1.8 and later: those before it refuse attributes above 64 KiB (the names of a
 #: few thousand channels).
 LIBVER = ("v108", "latest")

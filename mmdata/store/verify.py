@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mmdata.digest import ALGORITHM, bytes_of, find_hash, hash_text, new_hasher
 from mmdata.errors import FormatError
 from mmdata.store import layout
 from mmdata.store.finalize import stream_hash
@@ -32,7 +32,7 @@ class Verification:
     streams: int = 0
     samples: int = 0
     bytes_read: int = 0
-    content_sha256: str | None = None
+    content_hash: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -56,8 +56,7 @@ def verify_episode(path: str | os.PathLike[str], decode: bool = True) -> Verific
             _verify_stream(handle, name, hashes.get(name), decode, result)
         for name in file.get(layout.ALIGNED, ()):
             result.problems += [f"timeline {name}: {p}" for p in _timeline_problems(file, name)]
-        whole = "".join(f"{n}:{h['sha256']}\n" for n, h in sorted(hashes.items()))
-        result.content_sha256 = hashlib.sha256(whole.encode()).hexdigest()
+        result.content_hash = _content_hash(hashes)
     except (FormatError, OSError, RuntimeError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -68,6 +67,14 @@ def verify_episode(path: str | os.PathLike[str], decode: bool = True) -> Verific
     return result
 
 
+def _content_hash(streams: Mapping[str, Any]) -> str:
+    """`<algorithm>:<hash>` over the names and hashes of all streams."""
+    found = {name: find_hash(entry) for name, entry in sorted(streams.items())}
+    algorithm = next((f[0] for f in found.values() if f is not None), ALGORITHM)
+    whole = "".join(f"{name}:{f[1] if f is not None else None}\n" for name, f in found.items())
+    return f"{algorithm}:{hash_text(whole, algorithm)}"
+
+
 def _text(file: h5py.File, path: str) -> str | None:
     return file[path][()].tobytes().decode() if path in file else None
 
@@ -76,20 +83,22 @@ def _verify_stream(
     handle: FileHandle, name: str, declared: Any, decode: bool, result: Verification
 ) -> None:
     group = handle.file()[f"{layout.STREAMS}/{name}"]
+    known = find_hash(declared or {})
+    algorithm = known[0] if known else ALGORITHM
     found: dict[str, str] = {}
     damaged = False
     for dataset in group:
         try:
-            found[dataset] = _hash(group[dataset], result)
+            found[dataset] = _hash(group[dataset], algorithm, result)
         except (OSError, RuntimeError) as error:
             damaged = True
             result.problems.append(f"stream {name}: {dataset} is damaged ({error})")
     result.streams += 1
     if damaged:
         return
-    if declared is None:
+    if known is None:
         result.problems.append(f"stream {name}: no content hash in the provenance")
-    elif declared["columns"] and stream_hash(found) != declared["sha256"]:
+    elif declared["columns"] and stream_hash(found, algorithm) != known[1]:
         names = sorted(set(found) | set(declared["columns"]))
         wrong = [n for n in names if found.get(n) != declared["columns"].get(n)]
         result.problems.append(
@@ -103,8 +112,8 @@ def _verify_stream(
     result.problems += [f"stream {name}: {p}" for p in problems]
 
 
-def _hash(dataset: h5py.Dataset, result: Verification) -> str:
-    digest = hashlib.sha256()
+def _hash(dataset: h5py.Dataset, algorithm: str, result: Verification) -> str:
+    digest = new_hasher(algorithm)
     row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64)))
     step = max(1, _BLOCK_BYTES // row_bytes)
     if dataset.chunks:
@@ -112,7 +121,7 @@ def _hash(dataset: h5py.Dataset, result: Verification) -> str:
     for start in range(0, dataset.shape[0] if dataset.shape else 0, step):
         block = dataset[start : start + step]
         result.bytes_read += block.nbytes
-        digest.update(np.ascontiguousarray(block).data)
+        digest.update(bytes_of(block))
     return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ from mmdata.store.codecs import Profile, pipeline_for
 from mmdata.store.column import ChunkSink, Column
 from mmdata.store.handle import load_filters
 from mmdata.store.journal import JournalWriter, journal_path
-from mmdata.streams import Kind, Stream, StreamInfo
+from mmdata.streams import Kind, Ragged, Stream, StreamInfo
 
 FLUSH_INTERVAL_S = 1.0
 Timelines = Callable[[Mapping[str, Stream]], Iterable[Timeline]]
@@ -351,13 +351,17 @@ class EpisodeWriter:
         for name, values in stamps.items():
             self._column(stream, name, values).append(values)
         for name, values in columns_of(stream.info, batch, self._offset_of(stream)):
-            self._column(stream, name, values).append(values, copy)
+            field = batch.get(name)
+            first_row = len(field[0]) if isinstance(field, Ragged) and len(field) else 1
+            self._column(stream, name, values, first_row).append(values, copy)
         self._dirty = True
 
     def _offset_of(self, stream: _StreamWriter) -> Callable[[str], int]:
         return lambda data: stream.columns[data].rows if data in stream.columns else 0
 
-    def _column(self, stream: _StreamWriter, name: str, values: np.ndarray[Any, Any]) -> Column:
+    def _column(
+        self, stream: _StreamWriter, name: str, values: np.ndarray[Any, Any], first_row: int = 1
+    ) -> Column:
         column = stream.columns.get(name)
         if column is not None:
             return column
@@ -368,7 +372,7 @@ class EpisodeWriter:
             f"/{layout.STREAMS}/{stream.info.name}/{name}",
             dtype,
             shape,
-            _chunk_rows(stream.info, name, values),
+            _chunk_rows(stream.info, name, values, first_row),
             pipeline_for(dtype, _compressed(stream.info, name), self.profile),
         )
         stream.columns[name] = column
@@ -485,14 +489,15 @@ def _compressed(info: StreamInfo, column: str) -> bool:
     return not (info.kind is Kind.IMAGE and column == "data" and info.encoding != "raw")
 
 
-def _chunk_rows(info: StreamInfo, column: str, values: np.ndarray[Any, Any]) -> int:
+def _chunk_rows(info: StreamInfo, column: str, values: np.ndarray[Any, Any], first_row: int) -> int:
+    """Rows per chunk of a column. first_row: how much of values a ragged field's first row is."""
     row_bytes: int = max(1, values.dtype.itemsize * int(np.prod(values.shape[1:])))
     field = info.fields.get(column)
     if info.kind in (Kind.IMAGE, Kind.DEPTH) and field is not None and not field.ragged:
         return 1
     if info.kind is Kind.SWEEP and field is not None and field.ragged:
         # As many points as the first sweep: where sweeps are of one size, a chunk is a sweep.
-        return int(np.clip(len(values), _POINTS_MIN, _POINTS_MAX))
+        return int(np.clip(first_row, _POINTS_MIN, _POINTS_MAX))
     if field is not None and field.ragged and row_bytes == 1:
         return _BYTES_CHUNK_BYTES
     return max(1, _SIGNAL_CHUNK_BYTES // row_bytes)

@@ -73,7 +73,7 @@ def test_done_and_unchanged_is_skipped(logs: Path, tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.h5")} == before
     lines = [json.loads(line) for line in (tmp_path / LEDGER).read_text().splitlines()]
     assert [e["status"] for e in lines] == ["done"] * 5
-    assert all(len(e["sha256"]) == 64 and e["seconds"] > 0 for e in lines)
+    assert all(len(e["blake3"]) == 64 and e["seconds"] > 0 for e in lines)
 
 
 def test_what_changed_is_converted_again(logs: Path, tmp_path: Path) -> None:

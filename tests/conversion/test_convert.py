@@ -56,13 +56,13 @@ def test_the_default_episode(simulated_episode: Path) -> None:
             )
         assert ep.rig["camera_front"].camera is not None
         assert ep.provenance["converter"] == "rosbag2"
-        assert all(len(s["sha256"]) == 64 for s in ep.provenance["sources"])
+        assert all(len(s["blake3"]) == 64 for s in ep.provenance["sources"])
 
 
 def test_two_runs_same_bytes(simulated_log: Path, tmp_path: Path) -> None:
     first, second = (_convert(simulated_log, tmp_path / n)[0] for n in ("a", "b"))
     assert first.read_bytes() == second.read_bytes()
-    assert verify_episode(first).content_sha256 == verify_episode(second).content_sha256
+    assert verify_episode(first).content_hash == verify_episode(second).content_hash
 
 
 @pytest.mark.parametrize("clip", [0.7, 1.0])

@@ -38,7 +38,7 @@ def test_ray_writes_what_one_process_does(tmp_path: Path, monkeypatch: pytest.Mo
 
     def facts(results: list[JobResult]) -> dict[str, object]:
         return {
-            r.source.label: (r.reason, sorted(e.path.name for e in r.episodes), r.sha256, r.topics)
+            r.source.label: (r.reason, sorted(e.path.name for e in r.episodes), r.digest, r.topics)
             for r in results
         }
 

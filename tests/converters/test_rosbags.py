@@ -275,6 +275,7 @@ def test_mcap_with_and_without_its_indices(tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [
         {"use_chunking": False},
         {"chunk_size": 1500},
+        {"chunk_size": 1500, "compression": CompressionType.NONE},
         {"chunk_size": 1500, "index_types": IndexType.NONE},
         {"chunk_size": 1500, "repeat_channels": False, "repeat_schemas": False},
         {"chunk_size": 4000, "compression": CompressionType.LZ4, "use_statistics": False},
@@ -288,6 +289,31 @@ def test_mcap_with_and_without_its_indices(tmp_path: Path) -> None:
             _check_content(recording)
             stamps = np.sort(np.concatenate(list(recording.receive_stamps())))
             assert np.array_equal(stamps, expected)
+
+
+def test_a_message_does_not_reach_into_the_next_chunk(tmp_path: Path) -> None:
+    """Chunks are read several at once; what leads out of its own chunk is no message."""
+    from mcap.writer import CompressionType
+
+    from mmdata_converters.rosbag2.mcap import McapLog
+
+    path = _rewritten(
+        _write2(tmp_path / "bag", StoragePlugin.MCAP), tmp_path / "plain.mcap",
+        chunk_size=1500, compression=CompressionType.NONE, enable_crcs=False,
+    )  # fmt: skip
+    log = McapLog(path)
+    blocks = list(log.blocks(frozenset({"/imu/data"})))
+    log.close()
+    assert len(blocks) == 1  # so many chunks were read at once
+    start, length = int(blocks[0].starts[3]), int(blocks[0].lengths[3])
+    data = bytearray(path.read_bytes())
+    at = data.index(blocks[0].buffer[start - 31 : start + length].tobytes())
+    data[at + 1 : at + 9] = (22 + 1600).to_bytes(8, "little")
+    path.write_bytes(data)
+    with open_log(path) as recording:
+        read = sum(len(b) for b in recording.read(frozenset({"/imu/data"})))
+        (dropped,) = recording.account.dropped_list()
+    assert (read, dropped.topic, dropped.count) == (49, "/imu/data", 1)
 
 
 def test_counts_of_a_cut_mcap_are_what_can_be_read(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import pickle
 import threading
@@ -17,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from mmdata import EpisodeWriter, Kind, Ragged, StreamInfo, media, open_episode, verify_episode
 from mmdata.errors import FormatError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
+from mmdata.store import shift_stream
 
 T0 = 1_700_000_000_000_000_000
 MS = 1_000_000
@@ -290,7 +293,7 @@ def test_refuses_what_it_should_not_read(tmp_path: Path) -> None:
         w.append("s", _stamps(2), np.zeros(2))
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = "2.0"
-    with pytest.raises(FormatError, match=r"is in format 2.0, this mmdata reads 1.0: upgrade"):
+    with pytest.raises(FormatError, match=r"is in format 2.0, this mmdata reads 1.1: upgrade"):
         open_episode(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = "1.7"
@@ -309,6 +312,33 @@ def test_refuses_what_it_should_not_read(tmp_path: Path) -> None:
         open_episode(text)
     with pytest.raises(FileNotFoundError):
         open_episode(tmp_path / "absent.h5")
+
+
+def test_episodes_hashed_with_sha256_are_verified_by_it(tmp_path: Path) -> None:
+    """As files of format 1.0 are; a shift keeps them so."""
+    path = tmp_path / "e.h5"
+    with EpisodeWriter(path) as w:
+        w.append("s", _stamps(5), np.arange(5.0))
+    new = verify_episode(path)
+    assert new.content_hash is not None
+    assert new.content_hash.startswith("blake3:")
+    with h5py.File(path, "r+") as file:
+        columns = {
+            n: hashlib.sha256(d[()].tobytes()).hexdigest() for n, d in file["streams/s"].items()
+        }
+        text = "".join(f"{n}:{c}\n" for n, c in sorted(columns.items()))
+        old = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "columns": columns}
+        document = json.dumps({"streams": {"s": old}}).encode()
+        del file["provenance"]
+        file["provenance"] = np.frombuffer(document, np.uint8)
+    shift_stream(path, "s", 5, "late")
+    result = verify_episode(path)
+    assert result.problems == []
+    assert result.content_hash is not None
+    assert result.content_hash.startswith("sha256:")
+    with h5py.File(path, "r+") as file:
+        file["streams/s/data"][2] = 7.0
+    assert verify_episode(path).problems == ["stream s: content differs from its hash in data"]
 
 
 def test_existing_files_are_not_overwritten_unasked(tmp_path: Path) -> None:

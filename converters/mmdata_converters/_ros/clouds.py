@@ -138,7 +138,9 @@ def time_points(
     name = next((n for n in _TIME_FIELDS if n in fields and fields[n].ndim == 1), None)
     if name is None or _OFFSETS in fields:
         return fields, None, None
-    times, whole, problem = _offsets_ns(name, fields[name], stamp_ns)
+    # Taken out of the points once: a field is laid out as a column later anyway.
+    raw = np.ascontiguousarray(fields[name])
+    times, whole, problem = _offsets_ns(name, raw, stamp_ns)
     if times is None:
         return fields, None, problem
     if whole:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from mmdata_converters._ros.channels import Block, Channel
 from mmdata_converters._ros.layout import Group, LayoutDecoder
 from mmdata_converters._ros.messages import ADAPTERS, TAILED, Context, Part, generic
 from mmdata_converters._ros.rig import RigBuilder
+
+Values = NDArray[Any] | Ragged
 
 
 class ChannelDecoder:
@@ -80,7 +82,7 @@ class ChannelDecoder:
         parts = sorted(parts, key=lambda p: int(p.rows[0]))
         first = parts[0]
         rows = np.concatenate([p.rows for p in parts])
-        samples = {name: _joined([p.samples[name] for p in parts]) for name in first.samples}
+        samples = _joined([p.samples for p in parts])
         source = (
             None if first.source_ns is None
             else np.concatenate([p.source_ns for p in parts if p.source_ns is not None])
@@ -144,12 +146,42 @@ class ChannelDecoder:
         return self._batch(block, "opaque", [part])
 
 
-def _joined(values: Sequence[NDArray[Any] | Ragged]) -> NDArray[Any] | Ragged:
-    if isinstance(values[0], Ragged):
-        return Ragged.concatenate([v for v in values if isinstance(v, Ragged)])
-    if len(values) == 1:
-        return values[0]
-    return np.concatenate([v for v in values if not isinstance(v, Ragged)])
+def _joined(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
+    """The rows of all parts, field by field."""
+    first = parts[0]
+    if len(parts) == 1:
+        return dict(first)
+    rows = [{name: _rows(part[name]) for name in first} for part in parts]
+    joined = {}
+    for name in first:
+        same = [r[name] for r in rows]
+        shape = (sum(map(len, same)), *same[0].shape[1:])
+        joined[name] = np.empty(shape, np.result_type(*{r.dtype for r in same}))
+    at = dict.fromkeys(joined, 0)
+    # Part after part: the fields of a cloud lie between each other, and its bytes stay in the cache
+    # until all of them are taken out.
+    for part in rows:
+        for name, values in part.items():
+            joined[name][at[name] : at[name] + len(values)] = values
+            at[name] += len(values)
+    return {
+        name: Ragged(joined[name], _offsets([part[name] for part in parts]))  # type: ignore[misc]
+        if isinstance(value, Ragged) else joined[name]
+        for name, value in first.items()
+    }  # fmt: skip
+
+
+def _rows(values: Values) -> NDArray[Any]:
+    if isinstance(values, Ragged):
+        return values.data[values.offsets[0] : values.offsets[-1]]
+    return values
+
+
+def _offsets(values: Sequence[Ragged]) -> NDArray[np.int64]:
+    lengths = np.concatenate([np.diff(v.offsets) for v in values])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def _safe(text: str) -> str:

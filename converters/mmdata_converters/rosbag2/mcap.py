@@ -11,15 +11,11 @@ Format: https://mcap.dev/spec
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import lz4.frame
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from mmdata.errors import ConversionError
@@ -32,45 +28,23 @@ from mmdata_converters._ros.channels import (
     Tally,
     normal_type,
 )
+from mmdata_converters.rosbag2.chunks import (
+    INDEX_DTYPE,
+    MESSAGE_HEAD,
+    Chunk,
+    Index,
+    content,
+    index_entries,
+)
 
 MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX, _CHUNK_INDEX = 3, 4, 5, 6, 7, 8
 _DATA_END, _FOOTER = 15, 2
 _RECORD = struct.Struct("<BQ")
-_MESSAGE_HEAD = np.dtype(
-    {
-        "names": ["op", "length", "channel", "log", "publish"],
-        "formats": ["u1", "<u8", "<u2", "<u8", "<u8"],
-        "offsets": [0, 1, 9, 15, 23],
-        "itemsize": 31,
-    }
-)
-_INDEX_DTYPE = np.dtype([("log", "<u8"), ("offset", "<u8")])
-#: Unchunked messages are handled in runs of about this size.
+#: Unchunked messages, and chunks that lie one after the other, are handled in runs of about this
+#: size: a run costs the same Python time however much it holds.
 _RUN_BYTES = 1 << 20
-
-
-_Index = dict[int, NDArray[np.void]]
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk record, or (compression None) a run of records outside of chunks.
-
-    position and length are those of its (compressed) content. indexed: where the file's message
-    index records of this chunk begin and end; scanned: what takes their place where there are none.
-    Either way the index is, per channel id, (n,) of `_INDEX_DTYPE`.
-    """
-
-    position: int
-    length: int
-    compression: str | None
-    size: int
-    crc: int
-    start_ns: int
-    end_ns: int
-    indexed: tuple[int, int] | None = None
-    scanned: _Index | None = None
+_CHUNKS_BYTES = 16 << 20
 
 
 class McapLog:
@@ -88,7 +62,7 @@ class McapLog:
         self.lost: list[tuple[str, int, str]] = []
         self._schemas: dict[int, tuple[str, str, str]] = {}
         self._channels: dict[int, Channel] = {}
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[Chunk] = []
         self._counts: dict[int, tuple[int, int, int]] = {}
         self._file: BinaryIO = path.open("rb")
         try:
@@ -115,29 +89,50 @@ class McapLog:
                     yield entries["log"].astype(np.int64)
 
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]:
-        order = np.argsort([c.start_ns for c in self._chunks], kind="stable")
-        for position in order:
-            chunk = self._chunks[position]
-            index = self._index(chunk)
-            merged: dict[int, list[int]] = {}
-            for number in index:
-                channel = self._channels.get(number)
-                if channel is None:
-                    count = len(index[number])
-                    self.lost.append((f"channel {number}", count, "its channel record is missing"))
-                elif topics is None or channel.topic in topics:
-                    merged.setdefault(channel.number, []).append(number)
-            if not merged:
+        for run in self._runs():
+            indexed = [(c, self._wanted(self._index(c), topics)) for c in run]
+            indexed = [(c, wanted) for c, wanted in indexed if wanted]
+            if not indexed:
                 continue
-            data, problem = self._content(chunk)
-            if problem is not None:
-                for numbers in merged.values():
-                    for number in numbers:
-                        topic, count = self._channels[number].topic, len(index[number])
-                        self.lost.append((topic, count, problem))
-                continue
-            for numbers in merged.values():
-                yield self._block(chunk, index, numbers, data)
+            data, places = self._contents([c for c, _ in indexed])
+            # Per channel: place of each message (m,), and the end of the chunk it is in.
+            found: dict[int, list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
+            for (_, wanted), (begin, end, problem) in zip(indexed, places, strict=True):
+                for number, offsets in wanted.items():
+                    channel = self._channels[number]
+                    if problem is not None:
+                        self.lost.append((channel.topic, len(offsets), problem))
+                        continue
+                    ends = np.full(len(offsets), end)
+                    found.setdefault(channel.number, []).append((number, offsets + begin, ends))
+            for parts in found.values():
+                yield self._block(parts, data, run[0].start_ns)
+
+    def _runs(self) -> Iterator[list[Chunk]]:
+        """Chunks in order of their first stamp, small ones together."""
+        run: list[Chunk] = []
+        size = 0
+        for chunk in sorted(self._chunks, key=lambda c: c.start_ns):
+            if run and size + chunk.size > _CHUNKS_BYTES:
+                yield run
+                run, size = [], 0
+            run.append(chunk)
+            size += chunk.size
+        if run:
+            yield run
+
+    def _wanted(self, index: Index, topics: frozenset[str] | None) -> dict[int, NDArray[np.int64]]:
+        """Per channel id of the topics: where in its chunk each message is."""
+        wanted = {}
+        for number, entries in index.items():
+            channel = self._channels.get(number)
+            if channel is None:
+                self.lost.append(
+                    (f"channel {number}", len(entries), "its channel record is missing")
+                )
+            elif topics is None or channel.topic in topics:
+                wanted[number] = entries["offset"].astype(np.int64)
+        return wanted
 
     # -- the file ----------------------------------------------------------------------------
 
@@ -148,7 +143,7 @@ class McapLog:
         file.seek(0)
         if file.read(len(MAGIC)) != MAGIC:
             raise ConversionError(f"{self._path} is not an MCAP file")
-        run: _Chunk | None = None
+        run: Chunk | None = None
         complete = False
         while (at := file.tell()) < size:
             head = file.read(_RECORD.size)
@@ -192,30 +187,30 @@ class McapLog:
         (compressed,) = struct.unpack_from("<Q", head, 32 + name)
         at = position + 40 + name
         compressed = min(compressed, position + length - at)
-        self._chunks.append(_Chunk(at, compressed, compression, size, crc, start, end))
+        self._chunks.append(Chunk(at, compressed, compression, size, crc, start, end))
 
     def _add_index(self, start: int, end: int, raw: bytes) -> None:
-        number, entries = _index_entries(raw)
+        number, entries = index_entries(raw)
         if not self._chunks or not len(entries):
             return
         chunk = self._chunks[-1]
         chunk.indexed = (chunk.indexed[0] if chunk.indexed else start, end)
         self._count(number, entries)
 
-    def _index(self, chunk: _Chunk) -> _Index:
+    def _index(self, chunk: Chunk) -> Index:
         """The message index of a chunk; empty when it has none."""
         if chunk.indexed is None:
             return chunk.scanned or {}
         start, end = chunk.indexed
         self._file.seek(start)
         raw = self._file.read(end - start)
-        index: _Index = {}
+        index: Index = {}
         at = 0
         while at < len(raw):
             op, length = _RECORD.unpack_from(raw, at)
             at += _RECORD.size
             if op == _MESSAGE_INDEX:
-                number, entries = _index_entries(raw[at : at + length])
+                number, entries = index_entries(raw[at : at + length])
                 if len(entries):
                     index[number] = entries
             at += length
@@ -229,11 +224,11 @@ class McapLog:
             count + sign * len(log), min(earliest, first), max(latest, last)
         )  # fmt: skip
 
-    def _add_message(self, run: _Chunk | None, at: int, length: int, head: bytes) -> _Chunk:
+    def _add_message(self, run: Chunk | None, at: int, length: int, head: bytes) -> Chunk:
         _, _, log, _ = struct.unpack("<HIQQ", head)
         end = at + _RECORD.size + length
         if run is None or run.position + run.length != at or run.length > _RUN_BYTES:
-            run = _Chunk(at, 0, None, 0, 0, log, log)
+            run = Chunk(at, 0, None, 0, 0, log, log)
             self._chunks.append(run)
         run.length = run.size = end - run.position
         run.start_ns, run.end_ns = min(run.start_ns, log), max(run.end_ns, log)
@@ -278,7 +273,7 @@ class McapLog:
             unknown = self._counts.keys() - self._channels.keys()
             if chunk.indexed and not (unknown and unknown & self._index(chunk).keys()):
                 continue
-            data, problem = self._content(chunk)
+            data, problem = content(chunk, self._raw(chunk))
             if problem is not None:
                 self.problems.append(problem)
                 self._drop(chunk)
@@ -287,34 +282,46 @@ class McapLog:
             if not chunk.indexed and not chunk.scanned:
                 self._chunks.remove(chunk)
 
-    def _drop(self, chunk: _Chunk) -> None:
+    def _drop(self, chunk: Chunk) -> None:
         for number, entries in self._index(chunk).items():
             self._count(number, entries, -1)
         self._chunks.remove(chunk)
 
-    def _content(self, chunk: _Chunk) -> tuple[bytes, str | None]:
-        """Decompressed content of a chunk, or why it cannot be had."""
+    def _contents(self, chunks: Sequence[Chunk]) -> tuple[bytes, list[tuple[int, int, str | None]]]:
+        """Decompressed chunks in one buffer; for each begin, end, and what is wrong with it."""
+        first, last = chunks[0], chunks[-1]
+        span = last.position + last.length - first.position
+        positions = [c.position for c in chunks]
+        places = []
+        if (
+            not any(c.compression for c in chunks)
+            and positions == sorted(positions)
+            and 2 * sum(c.length for c in chunks) > span
+        ):
+            # As they lie in the file, with their message indices between them: no copy.
+            self._file.seek(first.position)
+            raw = self._file.read(span)
+            for chunk in chunks:
+                begin = chunk.position - first.position
+                data, problem = content(chunk, memoryview(raw)[begin : begin + chunk.length])
+                places.append((begin, begin + len(data), problem))
+            return raw, places
+        pieces: list[bytes] = []
+        base = 0
+        for chunk in chunks:
+            data, problem = content(chunk, self._raw(chunk))
+            places.append((base, base + len(data), problem))
+            pieces.append(data)
+            base += len(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), places
+
+    def _raw(self, chunk: Chunk) -> bytes:
         self._file.seek(chunk.position)
-        raw = self._file.read(chunk.length)
-        where = f"the chunk at byte {chunk.position}"
-        try:
-            if not chunk.compression:
-                data = raw
-            elif chunk.compression == "zstd":
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(raw)
-            elif chunk.compression == "lz4":
-                data = lz4.frame.LZ4FrameDecompressor().decompress(raw)
-            else:
-                return b"", f"{where} has the unknown compression {chunk.compression!r}"
-        except (zstandard.ZstdError, RuntimeError) as error:
-            return b"", f"{where} cannot be decompressed: {error}"
-        if chunk.crc and zlib.crc32(data) != chunk.crc:
-            return b"", f"{where} is damaged: its checksum does not match"
-        return data, None
+        return self._file.read(chunk.length)
 
     # -- inside a chunk ----------------------------------------------------------------------
 
-    def _scan_chunk(self, chunk: _Chunk, data: bytes) -> None:
+    def _scan_chunk(self, chunk: Chunk, data: bytes) -> None:
         found: dict[int, list[tuple[int, int]]] = {}
         at = 0
         while at + _RECORD.size <= len(data):
@@ -329,40 +336,45 @@ class McapLog:
                 found.setdefault(number, []).append((log, at))
             at = end
         if not chunk.indexed:
-            chunk.scanned = {n: np.array(rows, _INDEX_DTYPE) for n, rows in found.items()}
+            chunk.scanned = {n: np.array(rows, INDEX_DTYPE) for n, rows in found.items()}
             for number, entries in chunk.scanned.items():
                 self._count(number, entries)
 
-    def _block(self, chunk: _Chunk, index: _Index, numbers: list[int], data: bytes) -> Block:
+    def _block(
+        self,
+        parts: Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]],
+        data: bytes,
+        start_ns: int,
+    ) -> Block:
+        """Messages of one channel. parts: channel id, where its messages are in data, and where the
+        chunk of each ends."""
         buffer = np.frombuffer(data, np.uint8)
-        offsets = np.concatenate([index[n]["offset"] for n in numbers]).astype(np.int64)
-        # Recording order is the order of the bytes; several publishers of a topic are merged.
-        offsets.sort()
-        fits = offsets + _MESSAGE_HEAD.itemsize <= len(buffer)
-        at = offsets if fits.all() else offsets[fits]
-        raw = buffer[at[:, None] + np.arange(_MESSAGE_HEAD.itemsize)]
-        head = raw.reshape(-1).view(_MESSAGE_HEAD)
+        ids, offsets, ends = (np.concatenate(columns) for columns in zip(
+            *[(np.full(len(at), number), at, end) for number, at, end in parts], strict=True
+        ))  # fmt: skip
+        if (offsets[1:] < offsets[:-1]).any():
+            # Recording order is the order of the bytes; several publishers of a topic are merged.
+            order = np.argsort(offsets)
+            ids, offsets, ends = ids[order], offsets[order], ends[order]
+        count = len(offsets)
+        at = offsets + MESSAGE_HEAD.itemsize
+        if (at > ends).any():
+            fits = at <= ends
+            ids, offsets, ends, at = ids[fits], offsets[fits], ends[fits], at[fits]
+        raw = buffer[offsets[:, None] + np.arange(MESSAGE_HEAD.itemsize)]
+        head = raw.reshape(-1).view(MESSAGE_HEAD)
         lengths = head["length"].astype(np.int64) - 22
-        at += _MESSAGE_HEAD.itemsize
-        ours = head["channel"] == numbers[0]
-        for number in numbers[1:]:
-            ours |= head["channel"] == number
         good = (
-            ours & (head["op"] == _MESSAGE) & (lengths >= 0) & (at + lengths <= len(buffer))
+            (head["channel"] == ids) & (head["op"] == _MESSAGE)
+            & (lengths >= 0) & (at + lengths <= ends)
         )  # fmt: skip
-        channel = self._channels[numbers[0]]
-        wrong = len(offsets) - int(good.sum())
+        channel = self._channels[parts[0][0]]
+        wrong = count - int(good.sum())
         if wrong:
             self.lost.append((channel.topic, wrong, "its message index points to no message"))
             at, lengths, head = at[good], lengths[good], head[good]
         log, publish = (head[name].astype(np.int64) for name in ("log", "publish"))
-        return Block(channel, buffer, at, lengths, log, publish, chunk.start_ns)
-
-
-def _index_entries(raw: bytes) -> tuple[int, NDArray[np.void]]:
-    """Channel id and entries of the content of one message index record."""
-    number, size = struct.unpack_from("<HI", raw)
-    return number, np.frombuffer(raw[6 : 6 + size // 16 * 16], _INDEX_DTYPE)
+        return Block(channel, buffer, at, lengths, log, publish, start_ns)
 
 
 def _string(raw: bytes, at: int) -> tuple[str, int]:
