@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.align.online import grid_count
+from mmdata.errors import ConfigError
+from mmdata.loaders.apart import shared_out
 from mmdata.loaders.episode_data import EpisodeData
 from mmdata.loaders.index import EpisodeFacts
 from mmdata.loaders.items import Caches
@@ -25,7 +25,6 @@ from mmdata.streams import Kind
 if TYPE_CHECKING:
     from mmdata.loaders.dataset import EpisodeDataset
 
-_PARALLEL_FROM = 64
 _KEEP_FROM = 64
 Job = tuple[str, SampleSpec, Sequence[Path]]
 
@@ -45,20 +44,20 @@ def count_samples(dataset: EpisodeDataset, workers: int) -> NDArray[np.int64]:
         found = np.array(json.loads(kept.read_bytes()), np.int64)
         if len(found) == n:
             return found
-    counts = np.full(n, -1, np.int64)
-    if not _has_audio(dataset.episodes[0], spec):
-        known = (count_from_facts(f, spec) for f in dataset.episodes)
-        counts[:] = [-1 if count is None else count for count in known]
+    # Facts do not tell a stream's kind, and no filter judges windows of audio: one episode of each
+    # set of streams is looked at.
+    alike = {frozenset(f.streams): f for f in dataset.episodes}
+    audio = {streams for streams, f in alike.items() if _has_audio(f, spec)}
+    known = (
+        None if frozenset(f.streams) in audio else count_from_facts(f, spec)
+        for f in dataset.episodes
+    )
+    counts = np.fromiter((-1 if count is None else count for count in known), np.int64, n)
     unknown = np.flatnonzero(counts < 0)
     jobs: list[Job] = [
         (f.path, spec, dataset._beside(f)) for f in (dataset.episodes[n] for n in unknown)
     ]
-    if workers < 2 or len(jobs) < _PARALLEL_FROM:
-        counts[unknown] = np.fromiter(map(_count, jobs), np.int64, len(jobs))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            judged = pool.map(_count, jobs, chunksize=32)
-            counts[unknown] = np.fromiter(judged, np.int64, len(jobs))
+    counts[unknown] = shared_out(_count, jobs, workers)
     if kept is not None and len(unknown) and os.access(kept.parent, os.W_OK):
         partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
         partial.write_text(json.dumps(counts.tolist(), separators=(",", ":")))
@@ -93,8 +92,29 @@ def count_from_facts(facts: EpisodeFacts, spec: SampleSpec) -> int | None:
     return int(distinct or 0) if first == start else None
 
 
+def count_ticks(facts: EpisodeFacts, spec: SampleSpec) -> int:
+    """Ticks of an episode from its facts alone. Raises ConfigError where no such timeline is."""
+    if isinstance(spec.timeline, StoredTimeline):
+        if spec.timeline.name not in facts.timelines:
+            have = ", ".join(facts.timelines) or "none"
+            raise ConfigError(
+                f"{facts.path} has no timeline {spec.timeline.name!r}; it has: {have}"
+            )
+        return int(facts.timelines[spec.timeline.name])
+    if spec.tick_stream not in facts.streams:
+        raise ConfigError(
+            f"{facts.path} has no stream {spec.tick_stream!r}; it has: {', '.join(facts.streams)}"
+        )
+    _, distinct, first, last = facts.streams[spec.tick_stream]
+    if isinstance(spec.timeline, RateTimeline):
+        if first is None or last is None:
+            return 0
+        return grid_count(first, last, spec.timeline.rate_hz)
+    return int(distinct or 0)
+
+
 def _has_audio(facts: EpisodeFacts, spec: SampleSpec) -> bool:
-    """Whether a key is audio, whose windows no filter judges; facts do not tell the kind."""
+    """Whether a key is audio."""
     with open_any(facts.path) as episode:
         names = {key.stream for key in spec.keys.values()} & set(episode.streams)
         return any(episode.streams[name].info.kind is Kind.AUDIO for name in names)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mmdata.align.online import grid_count
-from mmdata.errors import ConfigError
+from mmdata.errors import ConfigError, FormatError
+from mmdata.loaders.counting import count_samples, count_ticks
 from mmdata.loaders.crew import Crew, Task, usable_cores
 from mmdata.loaders.episode_data import EpisodeData
 from mmdata.loaders.index import EpisodeFacts, fingerprint, load_index
@@ -23,7 +23,7 @@ from mmdata.loaders.items import Caches
 from mmdata.loaders.labels import sidecars_of
 from mmdata.loaders.plan import Key, Scaling
 from mmdata.loaders.remote import is_remote
-from mmdata.loaders.spec import RateTimeline, ReferenceTimeline, SampleSpec, StoredTimeline
+from mmdata.loaders.spec import ReferenceTimeline, SampleSpec
 
 if TYPE_CHECKING:
     from mmdata.loaders.recipe import Recipe
@@ -48,7 +48,8 @@ class EpisodeDataset:
 
     threads: that share the decoding of a batch, or of one sample's images. Absent: as many as there
     are cores, and one in processes the dataset is forked or sent to (a loader's workers).
-    workers: processes used while the index is made (and filters are judged) for the first time.
+    workers: processes used while the index is made (and filters are judged) for the first time;
+    below 2, as many as there are cores for a thousand new episodes or more.
     Raises ConfigError where the spec does not fit the episodes, and what `open_episode` raises.
     """
 
@@ -264,7 +265,14 @@ class EpisodeDataset:
 
     def _load(self, number: int) -> EpisodeData:
         facts = self.episodes[number]
-        return EpisodeData(facts.path, self.spec, self._scalings, self._caches, self._beside(facts))
+        data = EpisodeData(facts.path, self.spec, self._scalings, self._caches, self._beside(facts))
+        counted = self._ends_list[number] - (self._ends_list[number - 1] if number else 0)
+        if len(data) != counted:
+            raise FormatError(
+                f"{facts.path} has {len(data)} samples and had {counted} when the dataset was "
+                "opened: it or its labels changed since; open the dataset anew"
+            )
+        return data
 
     def _beside(self, facts: EpisodeFacts) -> list[Path]:
         if not self._sidecars:
@@ -300,10 +308,8 @@ class EpisodeDataset:
         if isinstance(spec.timeline, ReferenceTimeline) and spec.delay_ns is not None:
             judged = True
         if judged:
-            from mmdata.loaders.counting import count_samples
-
             return count_samples(self, self.workers)
-        return np.fromiter((_ticks(f, spec) for f in self.episodes), np.int64, len(self.episodes))
+        return np.array([count_ticks(f, spec) for f in self.episodes], np.int64)
 
     def unnormalised(self) -> Self:
         """The same samples without normalisation (what statistics are computed from)."""
@@ -379,24 +385,3 @@ def _in_order(items: Any, windows: list[tuple[NDArray[Any], NDArray[Any]]]) -> N
     """Windows of one video by time, so that a group of pictures is decoded once for all of them."""
     for seen, out in sorted(windows, key=lambda w: int(w[0].min())):
         items.into(seen, out)
-
-
-def _ticks(facts: EpisodeFacts, spec: SampleSpec) -> int:
-    """Ticks of an episode from its facts alone."""
-    if isinstance(spec.timeline, StoredTimeline):
-        if spec.timeline.name not in facts.timelines:
-            have = ", ".join(facts.timelines) or "none"
-            raise ConfigError(
-                f"{facts.path} has no timeline {spec.timeline.name!r}; it has: {have}"
-            )
-        return int(facts.timelines[spec.timeline.name])
-    if spec.tick_stream not in facts.streams:
-        raise ConfigError(
-            f"{facts.path} has no stream {spec.tick_stream!r}; it has: {', '.join(facts.streams)}"
-        )
-    _, distinct, first, last = facts.streams[spec.tick_stream]
-    if isinstance(spec.timeline, RateTimeline):
-        if first is None or last is None:
-            return 0
-        return grid_count(first, last, spec.timeline.rate_hz)
-    return int(distinct or 0)

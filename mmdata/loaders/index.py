@@ -110,8 +110,9 @@ def load_index(
 ) -> list[EpisodeFacts]:
     """Facts of all episodes of a folder, list or manifest.
 
-    workers: processes that read episodes the index does not know (`shared_out`). save: write the index back, when
-    the source is a folder that can be written. Raises ConfigError and what `open_episode` raises.
+    workers: processes that read episodes the index does not know (see `shared_out`). save: write
+    the index back, when the source is a folder that can be written. Raises ConfigError and what
+    `open_episode` raises.
     """
     paths, folder = find_episodes(source)
     facts: list[EpisodeFacts | None] = [None] * len(paths)

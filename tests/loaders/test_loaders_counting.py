@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loader_episodes import write_demo
+from loader_episodes import T0, write_demo
 
+from mmdata import EpisodeWriter, Kind, StreamInfo
 from mmdata.loaders import EpisodeDataset, SampleSpec, counting
 from mmdata.loaders.index import read_facts
 
@@ -102,3 +104,25 @@ def test_audio_does_not_make_a_tick_incomplete(tmp_path: Path) -> None:
     del keys["sound"]
     without = EpisodeDataset([tmp_path / "e.h5"], SampleSpec.model_validate(asked))
     assert len(with_audio) == len(without)
+
+
+def test_audio_is_found_whichever_episode_has_it(tmp_path: Path) -> None:
+    """A stream that is a signal in one robot's episodes and audio in another's."""
+    t = T0 + np.arange(50, dtype=np.int64) * 10_000_000
+    for n, kind in enumerate(("signal", "audio", "audio")):
+        with EpisodeWriter(tmp_path / f"e_{n}.h5") as writer:
+            writer.append("state", t, {"data": np.zeros((50, 2))})
+            if kind == "audio":
+                attrs = {"sample_rate_hz": 8000}
+                writer.add_stream(StreamInfo("sound", Kind.AUDIO, {}, attrs=attrs))
+                writer.append("sound", t[20:], [np.zeros((80, 1), np.int16)] * 30)
+            else:
+                writer.append("sound", t, {"data": np.zeros((50, 1), np.int16)})
+                writer.append("more", t, {"data": np.zeros((50, 1), np.int16)})
+    asked = {
+        "timeline": {"reference_stream": "state"},
+        "keys": {"state": {"stream": "state"}, "sound": {"stream": "sound"}},
+    }
+    dataset = EpisodeDataset(tmp_path, SampleSpec.model_validate(asked))
+    assert dataset.counts.tolist() == [50, 50, 50]
+    assert dataset[149]["tick"] == 49
