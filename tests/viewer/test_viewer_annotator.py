@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from test_viewer_review import reach, shift, write
 from viewer_helpers import PHASES, Page, Server
 
@@ -384,3 +385,72 @@ def test_an_arm_is_offered_its_motions_and_a_new_label_says_so(
         page.page.get_by_role("button", name="Compare two layers").click()
         page.wait("() => document.body.innerText.includes('no second layer')")
         assert page.run("() => document.querySelector('dialog')") is None
+
+
+LABELLED = """(label) => { const { layers } = window.mmdata.session;
+  void layers.edit([{ collection: 'phases', id: 'p1',
+    after: { ...layers.get(layers.active, 'phases', 'p1'), label } }]); }"""
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_what_others_did_while_the_server_was_away_is_not_overwritten(
+    server: Server, open_page: OpenPage, reload: bool
+) -> None:
+    """Two edits wait in Ben's page; Anna changes the same phase before they can be sent."""
+    url = f"{server.url}?ep=drive.h5&user=ben&layer=anna"
+    ben = open_page(url)
+    ben.saved()
+    port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+    server.stop()
+    # Nothing can be sent until Anna is done.
+    ben.run("""() => { const real = window.fetch; window.fetch = (where, how) =>
+      window.letGo || !String(where).endsWith('/edit') ? real(where, how)
+        : Promise.reject(new TypeError('Failed to fetch')); }""")
+    ben.run(LABELLED, "overtake")
+    ben.run(LABELLED, "reverse")
+    ben.wait("() => window.mmdata.session.layers.saving === 'offline'")
+    assert ben.run("() => document.querySelector('.status').innerText") == "offline: kept here"
+    server.start(port)
+    layer = f"/api/e/{server.key('drive.h5')}/layers/anna"
+
+    def label() -> str:
+        phases = server.ask(layer)[1]["document"]["phases"]
+        return next(str(p["label"]) for p in phases if p["id"] == "p1")
+
+    server.ask(f"{layer}/open", {})
+    before = next(p for p in server.ask(layer)[1]["document"]["phases"] if p["id"] == "p1")
+    after = {**before, "label": "park"}
+    changes = [{"collection": "phases", "id": "p1", "after": after}]
+    assert server.ask(f"{layer}/edit", {"base": 0, "changes": changes})[0] == 200
+    if reload:
+        ben.page.goto(url)
+    else:
+        # Ben's page is back and has fetched what happened, before it sends.
+        ben.wait("() => window.mmdata.session.layers.document.standing.revision === 1")
+        ben.run("() => { window.letGo = true; }")
+    ben.wait(
+        "() => document.querySelector('dialog')?.innerText.includes('Nothing was overwritten')"
+    )
+    assert label() == "park"
+    ben.page.get_by_role("button", name="Use mine").click()
+    ben.wait("() => window.mmdata.session.layers.document?.standing.revision === 2")
+    ben.saved()
+    assert label() == "reverse", "the last of what waited"
+
+
+def test_edits_a_full_disk_refuses_are_kept_and_sent_again(
+    server: Server, open_page: OpenPage
+) -> None:
+    """So are those that a proxy before the server answers while that is away."""
+    page = open_page(f"{server.url}?ep=drive.h5&user=anna")
+    page.saved()
+    page.run("""() => { const real = window.fetch; window.refusals = 0; window.fetch = (...a) =>
+      window.roomy || !String(a[0]).endsWith('/edit') ? real(...a)
+        : (window.refusals++, Promise.resolve(new Response('{}', { status: 503 }))); }""")
+    page.run(LABELLED, "overtake")
+    page.wait("() => window.refusals >= 2")
+    assert page.run("() => window.mmdata.session.layers.saving") == "offline"
+    page.run("() => { window.roomy = true; }")
+    page.saved()
+    document = server.ask(f"/api/e/{server.key('drive.h5')}/layers/anna")[1]["document"]
+    assert "overtake" in {p["label"] for p in document["phases"]}

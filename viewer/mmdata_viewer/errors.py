@@ -39,6 +39,12 @@ class RefusedError(ViewerError):
     status = 403
 
 
+class UnavailableError(ViewerError):
+    """It cannot be kept at the moment (a full disk, a locked database): to be sent again."""
+
+    status = 503
+
+
 def describe(error: Exception) -> tuple[int, str]:
     """HTTP status of an exception and what to say of it.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmdata_viewer.errors import ViewerError
+from mmdata_viewer.errors import UnavailableError, ViewerError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS bases (
@@ -144,7 +144,7 @@ class Journal:
             yield Operation(row[0], row[1], row[2], row[3], row[4], row[5], items, row[7])
 
     def append(self, episode: str, layer: str, operation: Operation) -> None:
-        """Make one operation durable. ViewerError when the disk refuses."""
+        """Make one operation durable. UnavailableError when the disk takes nothing."""
         items = json.dumps([i.to_dict() for i in operation.items], separators=(",", ":"))
         o = operation
         self._run(
@@ -192,5 +192,7 @@ class Journal:
         with self._lock:
             try:
                 self._db.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                raise UnavailableError(f"the journal {self.path} took no row: {error}") from error
             except sqlite3.Error as error:
                 raise ViewerError(f"the journal {self.path} refused a row: {error}") from error

@@ -15,8 +15,9 @@ interface Pending {
   layer: string;
   changes: Change[];
   request: string;
+  // The revision up to which nobody else touched these annotations since this edit was made; it stays
+  // where it is once somebody did.
   base: number;
-  // Somebody else touched one of these annotations after this edit was made.
   stale: boolean;
 }
 
@@ -28,6 +29,8 @@ export interface Conflict {
   theirs: { collection: string; id: string; theirs: Annotation | null }[];
 }
 
+// Answers of a server, or of what stands before it, that cannot take anything at the moment.
+const AWAY = [502, 503, 504];
 const COLLECTIONS = ["phases", "events", "grasps", "tracks_3d", "boxes_3d", "captions", "comments"];
 
 export class Layers {
@@ -43,6 +46,8 @@ export class Layers {
   conflict: (conflict: Conflict) => void = () => {};
   failed: (message: string) => void = () => {};
   private queue: Pending[] = [];
+  // Requests of this page that the journal has.
+  private readonly done = new Set<string>();
   private running: Promise<void> | null = null;
   private readonly store: string;
 
@@ -56,9 +61,10 @@ export class Layers {
     await this.api.layer(this.active, "open", {});
     await this.refreshRows();
     for (const row of this.rows) if (!row.hidden && !row.problem) this.shown.add(row.name);
+    // What an earlier page could not send; nobody waits for it.
+    this.queue = recall(this.store);
     await Promise.all([...this.shown].map((name) => this.fetch(name)));
-    this.queue = JSON.parse(localStorage.getItem(this.store) ?? "[]");
-    if (this.queue.length) await this.flush();
+    if (this.queue.length) void this.flush();
     this.changed();
   }
 
@@ -174,7 +180,7 @@ export class Layers {
     await this.flush();
     const base = this.document?.standing.revision ?? 0;
     const answer = await this.api.layer(this.active, action, { base, ...body });
-    this.confirm(this.active, answer);
+    await this.confirm(this.active, answer);
     await this.refreshRows();
     this.changed();
     return answer;
@@ -193,15 +199,17 @@ export class Layers {
       return this.changed();
     }
     if (operation.revision <= doc.standing.revision) return;
-    const own = this.queue.some((p) => p.request === operation.request);
+    const own = this.done.has(operation.request ?? "") || this.queue.some((p) => p.request === operation.request);
     if (own) return; // the answer to the request brings it
     if (operation.revision > doc.standing.revision + 1 || operation.kind === "merge") {
       await this.fetch(layer);
       return this.changed();
     }
     for (const pending of this.queue)
-      if (pending.layer === layer)
-        pending.stale ||= pending.changes.some((c) => operation.items.some((i) => i.id === c.id));
+      if (pending.layer === layer && !pending.stale) {
+        pending.stale = pending.changes.some((c) => operation.items.some((i) => i.id === c.id));
+        if (!pending.stale) pending.base = operation.revision;
+      }
     const mine = new Set(this.queue.flatMap((p) => p.changes.map((c) => c.id)));
     for (const item of operation.items)
       if (!mine.has(item.id)) put(doc, item);
@@ -220,17 +228,18 @@ export class Layers {
     this.remember();
   }
 
-  private confirm(layer: string, answer: Standing & { operation: Operation }): void {
+  // Takes over what the journal answered to a request of this page.
+  private async confirm(layer: string, { operation, ...standing }: Standing & { operation: Operation }): Promise<void> {
+    if (operation.request) this.done.add(operation.request);
     const doc = this.docs.get(layer);
-    if (!doc) return;
-    const waiting = new Set(
-      this.queue.slice(1).flatMap((p) => (p.layer === layer ? p.changes.map((c) => c.id) : [])),
-    );
-    for (const item of answer.operation.items) if (!waiting.has(item.id)) put(doc, item);
+    // What was fetched since holds it already.
+    if (!doc || operation.revision <= doc.standing.revision) return;
     // Revisions in between that have not been told yet would be lost by counting on.
-    const { operation, ...standing } = answer;
-    if (operation.revision > doc.standing.revision + 1) void this.fetch(layer).then(this.changed);
-    doc.standing = standing;
+    if (operation.revision > doc.standing.revision + 1) return this.fetch(layer);
+    const waiting = new Set(this.queue.flatMap((p) => (p.layer === layer ? p.changes.map((c) => c.id) : [])));
+    for (const item of operation.items) if (!waiting.has(item.id)) put(doc, item);
+    doc.standing = { ...standing, revision: operation.revision };
+    for (const pending of this.queue) if (pending.layer === layer && !pending.stale) pending.base = operation.revision;
   }
 
   private async send(): Promise<void> {
@@ -238,42 +247,57 @@ export class Layers {
       const next = this.queue[0];
       this.saving = "saving";
       this.changed();
-      const doc = this.docs.get(next.layer);
-      const base = next.stale ? next.base : (doc?.standing.revision ?? next.base);
       try {
         const answer =
           next.kind === "edit"
-            ? await this.api.edit(next.layer, base, next.changes, next.request)
+            ? await this.api.edit(next.layer, next.base, next.changes, next.request)
             : await this.api.layer(next.layer, next.kind, { request: next.request });
-        this.confirm(next.layer, answer);
         this.queue.shift();
+        await this.confirm(next.layer, answer).catch(() => {});
         this.remember();
       } catch (error) {
-        if (!(error instanceof ApiError)) {
-          // The server does not answer: keep everything and try again.
+        if (!(error instanceof ApiError) || AWAY.includes(error.status)) {
+          // The server does not answer, or cannot keep anything now: keep it here and try again.
           this.saving = "offline";
           this.changed();
           await new Promise((resolve) => setTimeout(resolve, 1000));
           continue;
         }
-        this.queue.shift();
-        const touched = new Set(next.changes.map((c) => c.id));
-        this.queue = this.queue.filter((p) => !p.changes.some((c) => touched.has(c.id)));
-        this.remember();
-        await this.fetch(next.layer);
-        if (error.status === 409 && next.kind === "edit")
-          this.conflict({
-            layer: next.layer,
-            message: error.message,
-            user: error.facts.user ?? "somebody",
-            mine: next.changes,
-            theirs: error.facts.conflicts ?? [],
-          });
-        else this.failed(error.message);
+        await this.refused(next, error);
       }
     }
     this.saving = "saved";
     this.changed();
+  }
+
+  // Takes a refused edit back, and with it those that build on it.
+  private async refused(edit: Pending, error: ApiError): Promise<void> {
+    const touched = new Set(edit.changes.map((c) => c.id));
+    const gone = this.queue.filter((p) => p === edit || p.changes.some((c) => touched.has(c.id)));
+    this.queue = this.queue.filter((p) => !gone.includes(p));
+    this.remember();
+    await this.fetch(edit.layer).catch(() => {});
+    if (error.status !== 409 || edit.kind !== "edit") return this.failed(error.message);
+    // Of every annotation what it was to be in the end.
+    const mine = new Map(gone.flatMap((p) => p.changes).map((change) => [change.id, change]));
+    this.conflict({
+      layer: edit.layer,
+      message: error.message,
+      user: error.facts.user ?? "somebody",
+      mine: [...mine.values()],
+      theirs: error.facts.conflicts ?? [],
+    });
+  }
+
+  // Whether others touched what is waiting to be sent, up to the revision that was just fetched.
+  private async catchUp(pending: Pending, revision: number): Promise<void> {
+    if (pending.stale || pending.base >= revision) return;
+    for (const { id } of pending.changes) {
+      const { operations } = await this.api.layer<{ operations: Operation[] }>(pending.layer, `history/${encodeURIComponent(id)}`);
+      const known = (o: Operation) => o.revision <= pending.base || o.request === pending.request || this.done.has(o.request ?? "");
+      if (!operations.every(known)) pending.stale = true;
+    }
+    if (!pending.stale) pending.base = revision;
   }
 
   async fetch(name: string): Promise<void> {
@@ -288,6 +312,7 @@ export class Layers {
         this.failed(`${name}: ${rows.length - drawn.length} ${collection} lie far outside this episode`);
       items.set(collection, new Map(drawn.map((row) => [row.id, row])));
     }
+    for (const pending of this.queue) if (pending.layer === name) await this.catchUp(pending, standing.revision);
     const doc: LayerDoc = { name, items, review: document.review ?? null, standing };
     for (const pending of this.queue)
       if (pending.layer === name) for (const change of pending.changes) put(doc, change);
@@ -295,8 +320,21 @@ export class Layers {
   }
 
   private remember(): void {
-    if (this.queue.length) localStorage.setItem(this.store, JSON.stringify(this.queue));
-    else localStorage.removeItem(this.store);
+    try {
+      if (this.queue.length) localStorage.setItem(this.store, JSON.stringify(this.queue));
+      else localStorage.removeItem(this.store);
+    } catch {
+      // It is sent all the same; only closing the page before that would lose it.
+      this.failed("this browser has no room to keep what is not saved yet: leave the page open");
+    }
+  }
+}
+
+function recall(store: string): Pending[] {
+  try {
+    return JSON.parse(localStorage.getItem(store) ?? "[]");
+  } catch {
+    return [];
   }
 }
 
