@@ -237,6 +237,20 @@ def test_blind_annotators_see_each_other_only_when_done(server: Server) -> None:
     assert server.ask(f"{base}/layers/ben/review", bad, user="cleo")[0] == 400
 
 
+def test_a_damaged_episode_does_not_hide_the_queue(server: Server) -> None:
+    whole = (server.root / "drive.h5").read_bytes()
+    (server.root / "other.h5").write_bytes(whole)
+    for name in ("drive.h5", "other.h5"):
+        layer = f"/api/e/{server.key(name)}/layers/ben"
+        server.ask(f"{layer}/open", {}, user="ben")
+        server.ask(f"{layer}/review", {"state": "review", "base": 0}, user="ben")
+    rows = server.ask("/api/queue")[1]["queue"]
+    assert [row["episode"] for row in rows] == ["drive.h5", "other.h5"]
+    (server.root / "other.h5").write_bytes(whole[: len(whole) // 2])
+    status, answer = server.ask("/api/queue")
+    assert (status, [row["episode"] for row in answer["queue"]]) == (200, ["drive.h5"])
+
+
 def test_stamps_survive_the_way_through_a_browser(server: Server) -> None:
     """What went out and came back unchanged leaves the layer's bytes as they were."""
     path = f"/api/e/{server.key('drive.h5')}/layers/anna"

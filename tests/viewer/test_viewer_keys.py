@@ -681,6 +681,16 @@ def theme(k: Keys) -> None:
     assert {before, k.page.run("() => document.documentElement.dataset.theme")} == {"dark", "light"}
 
 
+def large(k: Keys) -> None:
+    k.at(0, "camera_left")
+    wide = "document.querySelector('[data-stream=camera_left]').offsetWidth"
+    before = k.session(wide)
+    k.press("z")
+    assert k.session(wide) > 1.5 * before
+    k.press("z")
+    assert k.session(wide) == before
+
+
 def sound(k: Keys) -> None:
     k.press("a")
     k.page.wait("() => document.querySelector('.toasts')?.innerText.includes('sound off')")
@@ -706,6 +716,7 @@ ALL: Rows = {
     "Escape": escape,
     "X": findings,
     "Ctrl+S": publish,
+    "Z": large,
     "H": theme,
     "A": sound,
     "?": help_sheet,

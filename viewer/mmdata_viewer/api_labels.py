@@ -134,18 +134,21 @@ class LabelApi:
             return JSONResponse(to_wire(agreement(a, b), opened.start_ns))
 
     def queue(self, request: Request) -> Response:
-        """Layers of all episodes that wait for a review."""
+        """Layers of all episodes that wait for a review; what cannot be opened waits for repair."""
         user, rows = _user(request), []
         for entry in self.pool.catalog.entries():
-            names = self.workspace.journal.layers(entry.name)
-            if names:
+            if not self.workspace.journal.layers(entry.name):
+                continue
+            try:
                 with self.pool.use(entry.key) as opened:
                     listed = self.workspace.listed(opened, user)
-                    rows += [
-                        {"key": entry.key, "episode": entry.name, **row}
-                        for row in listed
-                        if row.get("state") == "review"
-                    ]
+            except Exception:  # anything can come out of a damaged file; the others are shown
+                continue
+            rows += [
+                {"key": entry.key, "episode": entry.name, **row}
+                for row in listed
+                if row.get("state") == "review"
+            ]
         return JSONResponse({"queue": rows})
 
     # -- changing ----------------------------------------------------------------------------

@@ -65,8 +65,14 @@ export class CameraTile {
       h("figcaption", {}, this.label, this.delta),
     );
     this.overlay.addEventListener("pointerdown", (event) => startImageDrag(session, this, event));
-    this.element.addEventListener("dblclick", () => this.element.classList.toggle("large"));
+    this.element.addEventListener("dblclick", () => this.enlarge());
     this.size = new Size(this.overlay);
+  }
+
+  // Large, or as the others.
+  enlarge(): void {
+    this.element.classList.toggle("large");
+    this.element.scrollIntoView({ block: "nearest" });
   }
 
   // Stamp of the frame on screen; the cursor while there is none.
@@ -133,7 +139,7 @@ export class CameraTile {
     this.failed = null;
     if (this.how !== this.source.how) {
       this.how = this.source.how;
-      this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}. A double click makes it large.`;
+      this.label.title = `${this.stream.encoding ?? this.stream.kind}, shown through ${this.how}. A double click (Z) makes it large.`;
     }
   }
 
@@ -295,6 +301,13 @@ export class CameraPanel implements Panel {
   // Scrolls to a camera.
   reveal(stream: string): void {
     this.tiles.find((t) => t.stream.name === stream)?.element.scrollIntoView({ block: "nearest" });
+  }
+
+  // The camera that frame steps follow; says whether it is one.
+  enlarge(stream: string): boolean {
+    const tile = this.tiles.find((t) => t.stream.name === stream);
+    tile?.enlarge();
+    return tile !== undefined;
   }
 
   settled(): boolean {

@@ -288,6 +288,7 @@ export function commands(actions: Record<string, () => unknown>): Command[] {
     { keys: ["x"], what: "next finding (Shift+X: previous)", group: G.all, run: () => actions.nextFinding() },
     { keys: ["Shift+x"], what: "", group: "", run: () => actions.previousFinding() },
     { keys: ["Ctrl+s"], what: "publish the layer beside the episode", group: G.all, run: () => actions.publish() },
+    { keys: ["z"], what: "camera in focus large, or not", group: G.all, run: () => actions.enlarge() },
     { keys: ["h"], what: "dark or light", group: G.all, run: () => actions.theme() },
     { keys: ["a"], what: "sound on or off", group: G.all, run: () => actions.sound() },
     { keys: ["?"], what: "this sheet", group: G.all, run: () => showSheet(actions) },

@@ -134,6 +134,7 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
   const actions = {
     nextFinding: () => worklist.step(1),
     previousFinding: () => worklist.step(-1),
+    enlarge: () => cameras.enlarge(session.focus) || say("no camera is in focus: O goes from stream to stream"),
     publish,
     theme: () => {
       session.preferences.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
@@ -171,12 +172,16 @@ async function openEpisode(api: Api, key: string, preferences: Preferences, epis
     labelFindings = (await episode.layer(layers.active, "findings")).findings;
     show();
   };
+  const checkAgain = () =>
+    void check().catch(() => {
+      checked = -1; // with the next change, or the server back
+    });
   layers.changed = () => {
     session.touch();
     bar.saved();
-    void check().catch(() => {});
+    checkAgain();
   };
-  void check().catch(() => {});
+  checkAgain();
   // Slow, and nobody waits for them: asked once the pictures are there.
   const later = async () => {
     while (!panels.every((p) => p.settled?.() ?? true)) await new Promise((resolve) => setTimeout(resolve, 200));
