@@ -42,9 +42,9 @@ class EpisodeDataset:
 
     source: folder, list of paths or URLs, manifest file, or facts of a split. Sample n lies in the
     episode and at the tick that order of path and of time give it. Episodes are read when they are
-    needed; what is held is bounded: episode_bytes for stamps, signals and offsets, frame_bytes
-    for decoded video, both per process. Threads may share a dataset. After a fork, or pickled to
-    another process, it opens its files anew.
+    needed; what is held is bounded: episode_bytes for stamps, signals and offsets, a quarter of it
+    for parts of signals too big to be held, frame_bytes for decoded video, all per process. Threads
+    may share a dataset. After a fork, or pickled to another process, it opens its files anew.
 
     threads: that share the decoding of a batch, or of one sample's images. Absent: as many as there
     are cores, and one in processes the dataset is forked or sent to (a loader's workers).
@@ -240,7 +240,7 @@ class EpisodeDataset:
         self._lock = threading.Lock()
         self._held: OrderedDict[int, EpisodeData] = OrderedDict()
         self._held_bytes = 0
-        self._caches = Caches(self.frame_bytes)
+        self._caches = Caches(self.frame_bytes, self.episode_bytes // 4)
         self._caches.frames.keep = self._near
 
     def _episode(self, number: int) -> EpisodeData:

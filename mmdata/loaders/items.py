@@ -30,14 +30,16 @@ class Caches:
     """What all episodes of one process share. Bounded in bytes."""
 
     frame_bytes: int
+    chunk_bytes: int = 256 << 20
     frames: FrameCache = field(init=False)
     memory: BatchMemory = field(default_factory=BatchMemory)
-    chunks: ChunkCache = field(default_factory=ChunkCache)
+    chunks: ChunkCache = field(init=False)
     decoders: DecoderPool = field(init=False)
 
     def __post_init__(self) -> None:
         self.frames = FrameCache(self.frame_bytes, self.memory)
         self.decoders = DecoderPool(self.frame_bytes)
+        self.chunks = ChunkCache(self.chunk_bytes)
 
 
 class Rows:
@@ -94,9 +96,12 @@ class Rows:
             taken: Array = np.asarray(rows)[index - first]
             return taken
         number, within = np.divmod(index, table.rows)
+        numbers = dict.fromkeys(number.tolist())  # np.unique takes longer than the rest
         out = np.empty((len(index), *table.row_shape), table.dtype)
-        for chunk in np.unique(number).tolist():
+        for chunk in numbers:
             rows = cache.get((table, chunk), partial(table.chunk, self._source, chunk))
+            if len(numbers) == 1:
+                return np.asarray(rows.take(within, axis=0))
             here = number == chunk
             out[here] = rows[within[here]]
         return out

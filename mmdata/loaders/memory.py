@@ -20,7 +20,7 @@ _FROM_BYTES = 128 << 10
 class ChunkCache:
     """Decompressed chunks, least recently used first out, bounded in bytes; threads may share."""
 
-    def __init__(self, limit_bytes: int = 128 << 20) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.nbytes = 0
         self._chunks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
