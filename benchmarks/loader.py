@@ -8,9 +8,9 @@ Parts: `data` writes what the others read; `jpeg` and `video` are mmdata's reade
 in one process with one and two threads and with one and two workers; `versus` is LeRobotDataset in
 its own environment with 0, 1 and 2 workers, each beside mmdata with as many; `peers` are robomimic-
 and Isaac-style HDF5, plain h5py and WebDataset-style shards; `signals` leaves images out; `memory`
-watches every process over epochs; `many` opens ten thousand episodes. Each part that decodes also
-takes the bare limit of one core before and after. Results lie in DIR/results.json, the table is
-made of all that is there; what failed or is absent says so in its place.
+watches every process over epochs; `many` opens ten thousand episodes. `jpeg` and `video` also take
+one thread in turns with bare decoding, second by second. Results lie in DIR/results.json, the table
+is made of all that is there; what failed or is absent says so in its place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,13 @@ import numpy as np
 from loader_data import GOPS, write_all
 from loader_peers import Measured, hdf5_reader, lerobot, raw_h5py_reader, tar_reader
 from loader_report import report
+from loader_turns import in_turns
 from rich.console import Console
 
 #: Worker processes, and threads in each of them (or in the one process).
 WAYS = ((0, 1), (0, 2), (1, 1), (2, 1))
-LIMITS = {"JPEG": ("jpeg", True), "H.264": ("h264", False), "H.264 to RGB": ("h264", True)}
+#: Turns of one second in which a reader and bare decoding are compared.
+TURNS = 15
 
 
 @dataclass
@@ -66,12 +68,13 @@ class Bench:
             self.console.print(" ".join(f"{k}={_short(v)}" for k, v in row.items()), style="dim")
         return rows
 
-    def limits(self, names: Iterable[str] = tuple(LIMITS)) -> dict[str, Measured]:
-        """Bare decoding of one core."""
-        return {
-            name: in_child(partial(ours.bare, self.folder, *LIMITS[name], self.seconds / 2))
-            for name in names
+    def turns(self, kind: str, orders: Iterable[str], limits: dict[str, bool]) -> Measured:
+        """Reading in some orders, in turns with bare decoding (name -> whether to RGB)."""
+        readers: dict[str, Callable[[], Iterator[int]]] = {
+            name: partial(ours.bare, self.folder, kind, rgb) for name, rgb in limits.items()
         }
+        readers |= {order: partial(ours.frames_of, self.folder / kind, order) for order in orders}
+        return in_turns(readers, TURNS, 1.0)
 
 
 def in_child(run: Callable[[], Measured]) -> Measured:
@@ -128,21 +131,20 @@ def _of_mmdata(bench: Bench, kinds: Iterable[str], cases: Any) -> list[Measured]
 
 def jpeg(bench: Bench) -> Measured:
     """mmdata's JPEG files."""
-    before = bench.limits(["JPEG"])
+    turns = bench.turns("jpeg", ["random"], {"JPEG": True})
     cases = [(order, *way) for order in ("random", "block shuffle") for way in WAYS]
-    rows = _of_mmdata(bench, ["jpeg"], [*cases, ("sequential", 0, 1)])
-    return {"rows": rows, "limits": [before, bench.limits(["JPEG"])]}
+    return {"rows": _of_mmdata(bench, ["jpeg"], [*cases, ("sequential", 0, 1)]), "turns": turns}
 
 
 def video(bench: Bench) -> Measured:
     """mmdata's H.264 files."""
-    names = ["H.264", "H.264 to RGB"]
-    before = bench.limits(names)
-    block = _of_mmdata(bench, ["h264"], [("block shuffle", *way) for way in WAYS])
-    between = bench.limits(names)
-    rest = _of_mmdata(bench, ["h264"], [("sequential", 0, 1), ("random", 0, 1), ("random", 0, 2)])
-    rest += _of_mmdata(bench, ["h264-gop2"], [("random", *way) for way in WAYS])
-    return {"rows": block + rest, "limits": [before, between]}
+    limits = {"H.264 to RGB": True, "H.264": False}
+    turns = bench.turns("h264", ["block shuffle", "sequential"], limits)
+    cases = [("block shuffle", *way) for way in WAYS]
+    cases += [("sequential", 0, 1), ("random", 0, 1), ("random", 0, 2)]
+    rows = _of_mmdata(bench, ["h264"], cases)
+    rows += _of_mmdata(bench, ["h264-gop2"], [("random", *way) for way in WAYS])
+    return {"rows": rows, "turns": turns}
 
 
 def versus(bench: Bench) -> Measured:

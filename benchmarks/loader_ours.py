@@ -107,18 +107,26 @@ def _children() -> list[int]:
     return [int(p) for p in text.split()]
 
 
-def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
-    """Frames per second (of time, of CPU time) of decoding in one thread; `rgb`: converted, too."""
+def frames_of(folder: Path, order: str) -> Iterator[int]:
+    """Numbers of frames read in one process with one thread, epoch after epoch."""
+    dataset = EpisodeDataset(folder, spec(), threads=1)
+    for samples in batches(dataset, order_of(dataset, order), 0):
+        yield len(CAMERAS) * samples
+
+
+def bare(folder: Path, encoding: str, rgb: bool) -> Iterator[int]:
+    """Numbers of frames decoded from memory in one thread, converted to the same RGB if `rgb`.
+
+    Each goes to memory that the one before has left, so it is in the processor's cache.
+    """
     with open_episode(next((folder / encoding).glob("*.h5"))) as episode:
         stream = episode.streams["cam0"]
         packets = [stream.encoded(i) for i in range(len(stream))]
-    count, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < seconds:
-        if encoding == "jpeg":
-            for data in packets[:50]:
-                simplejpeg.decode_jpeg(data)
-            count += 50
-            continue
+    while encoding == "jpeg":
+        for data in packets:
+            simplejpeg.decode_jpeg(data)
+            yield 1
+    while True:
         context = av.CodecContext.create("h264", "r")
         context.thread_count = 1
         reformatter = av.video.reformatter.VideoReformatter()
@@ -126,9 +134,7 @@ def bare(folder: Path, encoding: str, rgb: bool, seconds: float) -> Measured:
             for frame in context.decode(av.Packet(data)):
                 if rgb:
                     reformatter.reformat(frame, format="gbrp", threads=1)
-        count += len(packets)
-    passed, used = time.perf_counter() - start, time.process_time() - used
-    return {"frames_s": count / passed, "frames_cpu_s": count / used}
+                yield 1
 
 
 def signals(folder: Path, seconds: float) -> Measured:
