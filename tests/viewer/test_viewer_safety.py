@@ -8,10 +8,12 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from viewer_helpers import Server
 
 from mmdata import EpisodeWriter, Kind, StreamInfo
 from mmdata.errors import ConfigError
+from mmdata_viewer.background import Background
 from mmdata_viewer.catalog import Catalog
+from mmdata_viewer.errors import ViewerError
 from mmdata_viewer.server import is_loopback, listen, serve
 
 
@@ -258,3 +262,33 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, drive: Path) 
         taken.listen()
         with pytest.raises(ConfigError, match="cannot listen"):
             serve(drive, port=taken.getsockname()[1], open_browser=False, state=tmp_path)
+
+
+def test_a_worker_that_is_just_starting_ends_with_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starting, go = threading.Event(), threading.Event()
+    start = SpawnProcess.start
+
+    def slow(process: SpawnProcess) -> None:
+        starting.set()
+        go.wait(10)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", slow)
+    background = Background()
+
+    def run() -> None:
+        with pytest.raises(ViewerError):
+            background.run(time.sleep, 60)
+
+    asking = threading.Thread(target=run, daemon=True)
+    asking.start()
+    assert starting.wait(10)
+    closing = threading.Thread(target=background.close, daemon=True)
+    closing.start()
+    closing.join(0.3)
+    go.set()
+    for thread in (closing, asking):
+        thread.join(20)
+        assert not thread.is_alive()

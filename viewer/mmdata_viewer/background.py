@@ -32,16 +32,18 @@ class Background:
 
         ViewerError when the worker dies of it, and after :meth:`close`.
         """
-        with self._lock:
-            if self._closed:
-                raise ViewerError("the server is ending")
-            if self._pool is None:
-                # spawn: a fork would copy the threads' locks and the open HDF5 files.
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-            pool = self._pool
         try:
-            return pool.submit(function, *arguments).result()
+            with self._lock:
+                if self._closed:
+                    raise ViewerError("the server is ending")
+                if self._pool is None:
+                    # spawn: a fork would copy the threads' locks and the open HDF5 files.
+                    context = multiprocessing.get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+                pool = self._pool
+                # Under the lock: a worker that close() does not see yet would go on to its end.
+                answer = pool.submit(function, *arguments)
+            return answer.result()
         except BrokenProcessPool as error:
             with self._lock:
                 if self._pool is pool:
