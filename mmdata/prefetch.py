@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -38,6 +38,8 @@ def prefetch(
         except BaseException as error:  # it is raised again on the consumer's side
             state.error = error
         finally:
+            if isinstance(items, Generator):
+                items.close()
             with state.changed:
                 state.done = True
                 state.changed.notify_all()

@@ -74,6 +74,12 @@ class Batch:
         return 0 if stamps is None else len(stamps)
 
     @property
+    def nbytes(self) -> int:
+        """Memory of the payload."""
+        values = self.samples.values()
+        return sum(v.data.nbytes if isinstance(v, Ragged) else v.nbytes for v in values)
+
+    @property
     def order_ns(self) -> Stamps:
         """(n,) i8 stamps to split a recording by: receive stamps, else source stamps."""
         stamps = self.receive_ns if self.receive_ns is not None else self.source_ns

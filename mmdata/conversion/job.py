@@ -6,8 +6,9 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mmdata.digest import ALGORITHM, hash_text, new_hasher
 from mmdata.episode import Timeline
 from mmdata.errors import ConversionError, MmdataError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
+from mmdata.prefetch import prefetch
 from mmdata.recording import Batch, Dropped, Recording, stream_names
 from mmdata.store import EpisodeWriter, open_episode
 from mmdata.streams import Stream, StreamInfo
@@ -33,6 +35,8 @@ from mmdata.streams import Stream, StreamInfo
 Progress = Callable[[int, int], None]
 #: Small enough to stay in the cache between reading and hashing.
 _HASH_BLOCK = 128 << 10
+#: Decoded batches that may wait for the writer.
+_AHEAD_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -196,15 +200,16 @@ class _Job:
             digests = pool.submit(lambda: [_digest(p, stopped) for p in self.recording.files])
             done = 0
             try:
-                for batch in self.recording.read(wanted):
-                    if batch.not_before_ns is not None:
-                        self._close_before(batch.not_before_ns, digests)
-                    self._write(batch)
-                    if progress is not None:
-                        now = sum(self.recording.account.messages.values())
-                        if now != done:
-                            done = now
-                            progress(min(done, total), total)
+                with closing(self._batches(wanted)) as batches:
+                    for batch in batches:
+                        if batch.not_before_ns is not None:
+                            self._close_before(batch.not_before_ns, digests)
+                        self._write(batch)
+                        if progress is not None:
+                            now = sum(list(self.recording.account.messages.values()))
+                            if now != done:
+                                done = now
+                                progress(min(done, total), total)
                 for number in sorted(self._writers):
                     self._finish(number, digests)
             finally:
@@ -213,6 +218,13 @@ class _Job:
             raise ConversionError("none of its messages can be decoded" + self._first_reasons())
         if progress is not None:
             progress(total, total)
+
+    def _batches(self, wanted: frozenset[str] | None) -> Generator[Batch]:
+        batches = self.recording.read(wanted)
+        if not len(self._boundaries):
+            # Not so where episodes end on the way: they take the rig as it is known there.
+            batches = prefetch(batches, lambda b: b.nbytes, _AHEAD_BYTES)
+        yield from batches
 
     def discard(self) -> None:
         """Remove everything this job has written."""

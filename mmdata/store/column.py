@@ -25,7 +25,7 @@ from mmdata.store.journal import JournalWriter
 _IN_FLIGHT_BYTES = 32 << 20
 _ENCODERS = 2
 #: Chunks are handed to the threads in runs of about this size: waking one costs as much as a chunk.
-_RUN_BYTES = 1 << 20
+_RUN_BYTES = 2 << 20
 #: How much of a chunk is read back to be sure where it lies.
 _PROBE_BYTES = 64
 _SYNC_FILE_RANGE_WRITE = 2

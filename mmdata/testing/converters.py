@@ -179,7 +179,7 @@ class ConverterContract:
         try:
             with self.converter.open(sample) as recording:
                 for batch in recording.read():
-                    assert _nbytes(batch) <= self.max_batch_bytes
+                    assert batch.nbytes <= self.max_batch_bytes
             assert tracemalloc.get_traced_memory()[1] < 4 * self.max_batch_bytes
         finally:
             tracemalloc.stop()
@@ -306,10 +306,6 @@ def _damaged(data: bytes, rng: np.random.Generator) -> bytes:
         return data[: int(rng.integers(0, len(data)))]
     at = int(rng.integers(0, len(data)))
     return data[:at] + rng.bytes(64) + data[at + 64 :]
-
-
-def _nbytes(batch: Batch) -> int:
-    return sum(v.data.nbytes if isinstance(v, Ragged) else v.nbytes for v in batch.samples.values())
 
 
 def _facts(info: StreamInfo) -> str:
