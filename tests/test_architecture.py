@@ -18,7 +18,7 @@ PACKAGES = {
 #: Lower may not import higher. Parts of one layer do not import each other.
 LAYERS = [
     {"errors"},
-    {"clocks", "geometry", "media", "prefetch", "config", "digest"},
+    {"clocks", "geometry", "media", "prefetch", "config", "digest", "memory"},
     {"streams"},
     {"episode"},
     {"recording"},

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mmdata import media
 from mmdata.loaders import images
-from mmdata.loaders.memory import BatchMemory, ChunkCache
+from mmdata.loaders.memory import ChunkCache
 from mmdata.loaders.plan import Key
 from mmdata.loaders.video import DecoderPool, FrameCache, Video
+from mmdata.memory import ReusedMemory
 from mmdata.store import ByteSource
 from mmdata.store.chunks import ChunkTable
 from mmdata.streams import VIDEO_ENCODINGS, Kind, Stream, offsets_name
@@ -32,7 +33,7 @@ class Caches:
     frame_bytes: int
     chunk_bytes: int = 256 << 20
     frames: FrameCache = field(init=False)
-    memory: BatchMemory = field(default_factory=BatchMemory)
+    memory: ReusedMemory = field(default_factory=ReusedMemory)
     chunks: ChunkCache = field(init=False)
     decoders: DecoderPool = field(init=False)
 

@@ -24,8 +24,8 @@ from mmdata import media
 from mmdata.errors import FormatError
 from mmdata.loaders import images
 from mmdata.loaders.convert import ONE_THREAD, Converter
-from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.spec import ImageSpec
+from mmdata.memory import ReusedMemory
 
 Array = NDArray[Any]
 #: A decoder may hold back this many pictures to put them in order.
@@ -39,7 +39,7 @@ _MAX_READ = 64
 class FrameCache:
     """What was decoded of any number of videos, least recently used first out, bounded in bytes."""
 
-    def __init__(self, limit_bytes: int, memory: BatchMemory) -> None:
+    def __init__(self, limit_bytes: int, memory: ReusedMemory) -> None:
         self.limit_bytes = limit_bytes
         self.memory = memory
         #: Keep what is decoded on the way to a frame: for orders that stay near (`Order.near`).

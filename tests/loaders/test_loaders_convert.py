@@ -12,9 +12,9 @@ from loader_episodes import video_packets
 from mmdata import media
 from mmdata.loaders import convert
 from mmdata.loaders.convert import Converter, Kind
-from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.spec import ImageSpec
 from mmdata.loaders.video import DecoderPool, FrameCache, Video
+from mmdata.memory import ReusedMemory
 
 SIZES = [(96, 128), (48, 64), (50, 68), (33, 47), (24, 168), (16, 32)]
 needs_library = pytest.mark.skipif(
@@ -79,7 +79,7 @@ def test_video_of_any_size(height: int, width: int, layout: str) -> None:
     packets = video_packets(frames)
     keyframe = np.array([media.is_keyframe(p, "h264") for p in packets])
     stream = media.VideoDecoder("h264", packets.__getitem__, keyframe)
-    cache = FrameCache(10**9, BatchMemory())
+    cache = FrameCache(10**9, ReusedMemory())
     cache.keep = True
     video = Video(
         "v", "h264", lambda samples: [packets[i] for i in samples], keyframe,

@@ -14,9 +14,9 @@ from loader_episodes import T0, picture, video_packets
 from mmdata import EpisodeWriter, Kind, StreamInfo, media, open_episode
 from mmdata.errors import ConfigError, FormatError
 from mmdata.loaders import images
-from mmdata.loaders.memory import BatchMemory
 from mmdata.loaders.spec import ImageSpec
 from mmdata.loaders.video import DecoderPool, FrameCache, LiveDecoder, Video
+from mmdata.memory import ReusedMemory
 
 FRAMES = [picture(k) for k in range(40)]
 PACKETS = video_packets(FRAMES)
@@ -47,7 +47,7 @@ def _video(
     limit=st.sampled_from([0, 20_000, 10**9]),
 )
 def test_any_order_gives_the_pixels_of_the_stream(order: list[int], keep: bool, limit: int) -> None:
-    cache = FrameCache(limit, BatchMemory())
+    cache = FrameCache(limit, ReusedMemory())
     cache.keep = keep
     video = _video(cache)
     for i in order:
@@ -58,7 +58,7 @@ def test_any_order_gives_the_pixels_of_the_stream(order: list[int], keep: bool, 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_group_is_decoded_once(keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[int] = []
-    cache = FrameCache(10**9, BatchMemory())
+    cache = FrameCache(10**9, ReusedMemory())
     cache.keep = keep
     video = _video(cache)
     video.uses = np.ones(40, np.int64)
@@ -80,7 +80,7 @@ def test_a_group_is_decoded_once(keep: bool, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_frames_nobody_wants_are_not_kept() -> None:
-    cache = FrameCache(10**9, BatchMemory())
+    cache = FrameCache(10**9, ReusedMemory())
     cache.keep = True
     video = _video(cache)
     video.uses = np.zeros(40, np.int64)
@@ -98,7 +98,7 @@ def test_a_decoder_that_closes_finishes_its_group(
         monkeypatch.setattr("mmdata.loaders.video._MAX_DECODERS", 1)
     packets = video_packets([picture(k, 240, 320) for k in range(20)], gop=10)
     keyframe = np.arange(20) % 10 == 0
-    cache = FrameCache(10**9, BatchMemory())
+    cache = FrameCache(10**9, ReusedMemory())
     cache.keep = True
     pool = DecoderPool(1 if why == "memory" else 10**9)
     first, second = (
@@ -121,7 +121,7 @@ def test_a_decoder_that_closes_finishes_its_group(
 
 
 def test_a_broken_packet_is_told_to_whoever_asks_for_it() -> None:
-    cache = FrameCache(10**9, BatchMemory())
+    cache = FrameCache(10**9, ReusedMemory())
     cache.keep = True
     packets = [*PACKETS]
     packets[10] = b"\x00\x00\x01\x65junk"
@@ -137,7 +137,7 @@ def test_a_broken_packet_is_told_to_whoever_asks_for_it() -> None:
 
 
 def test_no_keyframe_and_broken_packets_are_errors() -> None:
-    cache = FrameCache(0, BatchMemory())
+    cache = FrameCache(0, ReusedMemory())
     pool = DecoderPool(0)
     none = Video("v", "h264", _packets, np.zeros(40), ImageSpec(), cache, pool)
     with pytest.raises(FormatError, match="no keyframe"):
@@ -245,7 +245,7 @@ def test_fast_jpeg_shrinks_on_the_way_down() -> None:
 
 
 def test_memory_comes_back_and_only_then() -> None:
-    memory = BatchMemory()
+    memory = ReusedMemory()
     first = memory.empty((300, 1000), np.uint8)
     place = first.__array_interface__["data"][0]
     view = first[5:]
@@ -258,4 +258,4 @@ def test_memory_comes_back_and_only_then() -> None:
     third = memory.empty((150, 1000), np.uint16)
     assert third.__array_interface__["data"][0] == place
     del second, third
-    assert BatchMemory(limit_bytes=0).empty((300, 1000), np.uint8).shape == (300, 1000)
+    assert ReusedMemory(limit_bytes=0).empty((300, 1000), np.uint8).shape == (300, 1000)

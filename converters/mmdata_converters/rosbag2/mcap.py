@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.errors import ConversionError
+from mmdata.memory import ReusedMemory
 from mmdata_converters._ros.channels import (
     Block,
     Channel,
@@ -45,6 +46,8 @@ _RECORD = struct.Struct("<BQ")
 #: size: a run costs the same Python time however much it holds.
 _RUN_BYTES = 1 << 20
 _CHUNKS_BYTES = 16 << 20
+#: Sizes of the memory they are read into, so that it can be used again.
+_STEP_BYTES = 4 << 20
 
 
 class McapLog:
@@ -64,7 +67,8 @@ class McapLog:
         self._channels: dict[int, Channel] = {}
         self._chunks: list[Chunk] = []
         self._counts: dict[int, tuple[int, int, int]] = {}
-        self._file: BinaryIO = path.open("rb")
+        self._memory = ReusedMemory(4 * _CHUNKS_BYTES)
+        self._file: BufferedReader = path.open("rb")
         try:
             self._scan()
         except BaseException:
@@ -287,7 +291,9 @@ class McapLog:
             self._count(number, entries, -1)
         self._chunks.remove(chunk)
 
-    def _contents(self, chunks: Sequence[Chunk]) -> tuple[bytes, list[tuple[int, int, str | None]]]:
+    def _contents(
+        self, chunks: Sequence[Chunk]
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, int, str | None]]]:
         """Decompressed chunks in one buffer; for each begin, end, and what is wrong with it."""
         first, last = chunks[0], chunks[-1]
         span = last.position + last.length - first.position
@@ -299,13 +305,14 @@ class McapLog:
             and 2 * sum(c.length for c in chunks) > span
         ):
             # As they lie in the file, with their message indices between them: no copy.
+            whole = self._memory.empty((-(-span // _STEP_BYTES) * _STEP_BYTES,), np.uint8)
             self._file.seek(first.position)
-            raw = self._file.read(span)
+            buffer = whole[: self._file.readinto(whole[:span].data)]
             for chunk in chunks:
                 begin = chunk.position - first.position
-                data, problem = content(chunk, memoryview(raw)[begin : begin + chunk.length])
+                data, problem = content(chunk, buffer.data[begin : begin + chunk.length])
                 places.append((begin, begin + len(data), problem))
-            return raw, places
+            return buffer, places
         pieces: list[bytes] = []
         base = 0
         for chunk in chunks:
@@ -313,7 +320,8 @@ class McapLog:
             places.append((base, base + len(data), problem))
             pieces.append(data)
             base += len(data)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces), places
+        joined = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return np.frombuffer(joined, np.uint8), places
 
     def _raw(self, chunk: Chunk) -> bytes:
         self._file.seek(chunk.position)
@@ -343,12 +351,11 @@ class McapLog:
     def _block(
         self,
         parts: Sequence[tuple[int, NDArray[np.int64], NDArray[np.int64]]],
-        data: bytes,
+        buffer: NDArray[np.uint8],
         start_ns: int,
     ) -> Block:
-        """Messages of one channel. parts: channel id, where its messages are in data, and where the
-        chunk of each ends."""
-        buffer = np.frombuffer(data, np.uint8)
+        """Messages of one channel. parts: channel id, where its messages are in the
+        buffer, and where the chunk of each ends."""
         ids, offsets, ends = (np.concatenate(columns) for columns in zip(
             *[(np.full(len(at), number), at, end) for number, at, end in parts], strict=True
         ))  # fmt: skip

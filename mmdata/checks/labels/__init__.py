@@ -115,7 +115,7 @@ def _register(rule: LabelRule) -> None:
         mine = [f for f in found if f.rule == rule.id and f.cause is None]
         for f in mine:
             folded = f" [{f.explains} findings folded]" if f.explains else ""
-            who = f"{f.object_id} at {f.stamp_ns}: " if f.object_id and f.stamp_ns else ""
+            who = f"{f.object_id}: " if f.object_id else ""
             yield failed(f"{f.error_type} {who}{f.message}{folded}", f.stream,
                          value=f.value, limit=f.limit, details=f.details)  # fmt: skip
         if rule.name in ("camera_extrinsics", "camera_late") and untold:
