@@ -220,6 +220,8 @@ def many(bench: Bench) -> Measured:
 PARTS: dict[str, Callable[[Bench], Measured]] = {
     part.__name__: part for part in (data, jpeg, video, versus, peers, signals, memory, many)
 }
+#: Parts that read what `data` writes.
+NEED_DATA = {part.__name__ for part in (jpeg, video, versus, peers, signals, memory)}
 
 
 def run(bench: Bench, parts: Iterable[str]) -> None:
@@ -257,7 +259,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=8.0, help="per measurement")
-    parser.add_argument("--peer", default="/work/peers/lerobot/bin/python")
+    peer = Path(__file__).resolve().parents[2] / "peers/lerobot/bin/python"
+    parser.add_argument("--peer", default=str(peer), help="Python of LeRobot's environment")
     parser.add_argument("--many", type=int, default=10_000, help="episodes of the opening test")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the long signal")
     parser.add_argument("--folder", type=Path, help="keep data and results here, and use them")
@@ -274,6 +277,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary) / "data"
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "jpeg").exists() and set(parts) & NEED_DATA:
+            parts = ["data", *(p for p in parts if p != "data")]
         bench = Bench(folder, arguments, console)
         if (folder / "results.json").exists():
             bench.found = json.loads((folder / "results.json").read_text())
