@@ -76,16 +76,6 @@ class Ragged:
         pieces = [buffer[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
         return cls(np.concatenate(pieces) if pieces else buffer[:0], offsets)
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Ragged]) -> Ragged:
-        """The rows of several, one after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        lengths = np.concatenate([np.diff(p.offsets) for p in parts])
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return cls(np.concatenate([p.data[p.offsets[0] : p.offsets[-1]] for p in parts]), offsets)
-
     def take(self, rows: NDArray[np.int64]) -> Ragged:
         """The given rows (m,) in that order."""
         lengths = np.diff(self.offsets)[rows]

@@ -63,6 +63,6 @@ def serve() -> None:
     error: Exception | None = None
     try:
         results.extend(function(job) for job in jobs)
-    except Exception as raised:  # of the caller's, who raises it
+    except Exception as raised:  # whatever a job raises is the caller's: `shared_out` raises it
         error = raised
     sys.stdout.buffer.write(pickle.dumps((results, error)))

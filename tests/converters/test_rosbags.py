@@ -316,6 +316,30 @@ def test_a_message_does_not_reach_into_the_next_chunk(tmp_path: Path) -> None:
     assert (read, dropped.topic, dropped.count) == (49, "/imu/data", 1)
 
 
+def test_an_index_that_points_beyond_any_file_loses_its_message_only(tmp_path: Path) -> None:
+    from mcap.writer import CompressionType
+
+    from mmdata_converters.rosbag2.mcap import McapLog
+
+    path = _rewritten(
+        _write2(tmp_path / "bag", StoragePlugin.MCAP), tmp_path / "plain.mcap",
+        chunk_size=1500, compression=CompressionType.NONE, enable_crcs=False,
+    )  # fmt: skip
+    log = McapLog(path)
+    (block,) = log.blocks(frozenset({"/imu/data"}))
+    log.close()
+    data = bytearray(path.read_bytes())
+    # Its receive stamp stands last in the message index, before the offset.
+    at = data.rindex(int(block.receive_ns[1]).to_bytes(8, "little")) + 8
+    assert int.from_bytes(data[at : at + 8], "little") < 1500
+    data[at : at + 8] = (1 << 63).to_bytes(8, "little")
+    path.write_bytes(data)
+    with open_log(path) as recording:
+        read = sum(len(b) for b in recording.read(frozenset({"/imu/data"})))
+        (dropped,) = recording.account.dropped_list()
+    assert (read, dropped.topic, dropped.count) == (49, "/imu/data", 1)
+
+
 def test_counts_of_a_cut_mcap_are_what_can_be_read(tmp_path: Path) -> None:
     """Also where the cut goes through a chunk's index."""
     log = _write2(tmp_path / "bag", StoragePlugin.MCAP)

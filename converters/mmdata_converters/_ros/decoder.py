@@ -164,11 +164,11 @@ def _joined(parts: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
         for name, values in part.items():
             joined[name][at[name] : at[name] + len(values)] = values
             at[name] += len(values)
-    return {
-        name: Ragged(joined[name], _offsets([part[name] for part in parts]))  # type: ignore[misc]
-        if isinstance(value, Ragged) else joined[name]
-        for name, value in first.items()
-    }  # fmt: skip
+    whole: dict[str, Values] = {}
+    for name, values in joined.items():
+        ragged = [value for part in parts if isinstance(value := part[name], Ragged)]
+        whole[name] = Ragged(values, _offsets(ragged)) if ragged else values
+    return whole
 
 
 def _rows(values: Values) -> NDArray[Any]:

@@ -48,6 +48,7 @@ _RUN_BYTES = 1 << 20
 _CHUNKS_BYTES = 16 << 20
 #: Sizes of the memory they are read into, so that it can be used again.
 _STEP_BYTES = 4 << 20
+_FAR = np.uint64(1 << 62)
 
 
 class McapLog:
@@ -135,7 +136,8 @@ class McapLog:
                     (f"channel {number}", len(entries), "its channel record is missing")
                 )
             elif topics is None or channel.topic in topics:
-                wanted[number] = entries["offset"].astype(np.int64)
+                # What is too large to be an offset must not come out negative.
+                wanted[number] = np.minimum(entries["offset"], _FAR).astype(np.int64)
         return wanted
 
     # -- the file ----------------------------------------------------------------------------
