@@ -31,9 +31,10 @@ class ReusedMemory:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An array of undefined content."""
         kind = np.dtype(dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        if nbytes < _FROM_BYTES:
+        count = int(np.prod(shape, dtype=np.int64))
+        if count * kind.itemsize < _FROM_BYTES:
             return np.empty(shape, kind)
+        nbytes = _rounded(count * kind.itemsize)
         with self._lock:
             free = self._free.get(nbytes)
             memory = free.pop() if free else None
@@ -44,7 +45,8 @@ class ReusedMemory:
         # All arrays over the memory hold this object; when the last is gone, the memory is free.
         lease = (ctypes.c_char * nbytes).from_buffer(memory)
         weakref.finalize(lease, self._take_back, memory, nbytes).atexit = False
-        array: NDArray[Any] = np.frombuffer(lease, kind).reshape(shape)
+        whole = np.frombuffer(memoryview(lease), np.uint8)
+        array: NDArray[Any] = whole[: count * kind.itemsize].view(kind).reshape(shape)
         return array
 
     def _take_back(self, memory: mmap.mmap, nbytes: int) -> None:
@@ -52,3 +54,9 @@ class ReusedMemory:
             if self._pid == os.getpid() and self.kept_bytes + nbytes <= self.limit_bytes:
                 self._free.setdefault(nbytes, []).append(memory)
                 self.kept_bytes += nbytes
+
+
+def _rounded(nbytes: int) -> int:
+    """The next larger size of a few per power of two, so that arrays of about one size share."""
+    step = 1 << max(12, nbytes.bit_length() - 4)
+    return -(-nbytes // step) * step

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata.clocks import Stamps
+from mmdata.digest import FileHash
 from mmdata.geometry import Rig
 from mmdata.streams import Kind, Ragged, StreamInfo
 
@@ -179,6 +180,11 @@ class Recording(ABC):
     def files(self) -> Sequence[Path]:
         """The files it consists of (hashed for the provenance)."""
         return ()
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        """Files whose hashes `read` makes on its way, from now on; the others it may not read whole
+        or not in order."""
+        return {}
 
     def close(self) -> None:  # noqa: B027 (most recordings hold nothing open)
         """Release files."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bz2
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -18,6 +18,7 @@ import lz4.frame
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata.recording import Converter, Recording
 from mmdata_converters._ros.channels import (
@@ -91,6 +92,7 @@ class RosBag1Log:
         self._table = ChannelTable()
         self._channels: dict[int, Channel] = {}
         self._chunks: list[_Chunk] = []
+        self._hash: FileHash | None = None
         self._file: BinaryIO = path.open("rb")
         try:
             self._scan()
@@ -123,6 +125,10 @@ class RosBag1Log:
             ]
             if wanted:
                 yield np.concatenate(wanted)
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        self._hash = FileHash(self._path)
+        return {self._path: self._hash}
 
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]:
         starts = np.array([c.start_ns for c in self._chunks], np.int64)
@@ -261,6 +267,8 @@ class RosBag1Log:
     def _read_chunk(self, chunk: _Chunk) -> bytes:
         self._file.seek(chunk.position)
         raw = self._file.read(chunk.length)
+        if self._hash is not None:
+            self._hash.saw(chunk.position, raw)
         if chunk.compression == "none":
             return raw
         if chunk.compression == "bz2":

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +19,10 @@ from mmdata.config import ConvertConfig, SensorConfig
 from mmdata.conversion.clocks import fit_episode_clocks
 from mmdata.conversion.images import ImageStage
 from mmdata.conversion.lead_in import LeadIn
+from mmdata.conversion.source_hashes import SourceHashes
 from mmdata.conversion.sources import Source
 from mmdata.conversion.split import find_boundaries
-from mmdata.digest import ALGORITHM, hash_text, new_hasher
+from mmdata.digest import ALGORITHM
 from mmdata.episode import Timeline
 from mmdata.errors import ConversionError, MmdataError
 from mmdata.geometry import SE3, CameraModel, LensModel, Rig, Sensor
@@ -33,8 +32,6 @@ from mmdata.store import EpisodeWriter, open_episode
 from mmdata.streams import Stream, StreamInfo
 
 Progress = Callable[[int, int], None]
-#: Small enough to stay in the cache between reading and hashing.
-_HASH_BLOCK = 128 << 10
 #: Decoded batches that may wait for the writer.
 _AHEAD_BYTES = 16 << 20
 
@@ -195,25 +192,22 @@ class _Job:
             else None
         )
         self._boundaries = find_boundaries(self.recording, config.split)
-        with ThreadPoolExecutor(1) as pool:
-            stopped = threading.Event()
-            digests = pool.submit(lambda: [_digest(p, stopped) for p in self.recording.files])
-            done = 0
-            try:
-                with closing(self._batches(wanted)) as batches:
-                    for batch in batches:
-                        if batch.not_before_ns is not None:
-                            self._close_before(batch.not_before_ns, digests)
-                        self._write(batch)
-                        if progress is not None:
-                            now = sum(list(self.recording.account.messages.values()))
-                            if now != done:
-                                done = now
-                                progress(min(done, total), total)
-                for number in sorted(self._writers):
-                    self._finish(number, digests)
-            finally:
-                stopped.set()  # nobody waits for the hash of a large file that is given up
+        done = 0
+        with (
+            SourceHashes(self.recording, at_once=len(self._boundaries) > 0) as hashes,
+            closing(self._batches(wanted)) as batches,
+        ):
+            for batch in batches:
+                if batch.not_before_ns is not None:
+                    self._close_before(batch.not_before_ns, hashes)
+                self._write(batch)
+                if progress is not None:
+                    now = sum(list(self.recording.account.messages.values()))
+                    if now != done:
+                        done = now
+                        progress(min(done, total), total)
+            for number in sorted(self._writers):
+                self._finish(number, hashes)
         if not self.episodes:
             raise ConversionError("none of its messages can be decoded" + self._first_reasons())
         if progress is not None:
@@ -318,19 +312,19 @@ class _Job:
         theirs = [(s["name"], s["bytes"]) for s in sources]
         return bool(mine == theirs and part == self.source.part and same_config and self.resuming)
 
-    def _close_before(self, not_before_ns: int, digests: Future[list[str]]) -> None:
+    def _close_before(self, not_before_ns: int, hashes: SourceHashes) -> None:
         passed = int(np.searchsorted(self._boundaries, not_before_ns, side="right"))
         for number in [n for n in self._writers if n < passed]:
-            self._finish(number, digests)
+            self._finish(number, hashes)
 
-    def _finish(self, number: int, digests: Future[list[str]]) -> None:
+    def _finish(self, number: int, hashes: SourceHashes) -> None:
         writer = self._writers[number]
         writer.set_rig(configured_rig(self.recording.rig, self.config.rig))
         writer.set_metadata(**{**self.recording.metadata, **self.config.metadata})
         for layer, document in self.recording.layers.items():
             writer.set_annotations(layer, _of_episode(document, writer.episode_id))
-        self.source_digest = _joint_hash(digests.result())
-        writer.set_provenance(self._provenance(number, digests.result()))
+        self.source_digest = hashes.joint()
+        writer.set_provenance(self._provenance(number, hashes.results()))
         for name, loss in self._stages.pop(number).measured().items():
             writer.set_stream_attrs(name, loss)
         path = writer.close(self._timelines)
@@ -409,12 +403,12 @@ class _Job:
         base = self._names.get(info.source_topic or "", info.name)
         return name + info.name.removeprefix(base) if info.name.startswith(base) else name
 
-    def _provenance(self, number: int, digests: list[str]) -> dict[str, Any]:
+    def _provenance(self, number: int, hashes: list[str]) -> dict[str, Any]:
         config = self.config.model_dump(mode="json", exclude_defaults=True)
         facts: dict[str, Any] = {
             "sources": [
-                {"name": p.name, ALGORITHM: d, "bytes": s}
-                for p, d, s in zip(self.recording.files, digests, self._sizes, strict=True)
+                {"name": p.name, ALGORITHM: h, "bytes": s}
+                for p, h, s in zip(self.recording.files, hashes, self._sizes, strict=True)
             ],
             "converter": self.source.format,
             "mmdata_version": __version__,
@@ -473,36 +467,3 @@ def _of_episode(document: str, episode_id: str) -> str:
     from mmdata_schema import read_layer, write_layer
 
     return write_layer(read_layer(document).edit(episode_id=episode_id))
-
-
-def _joint_hash(digests: list[str]) -> str:
-    """One hash over a recording's files: that of the only file, or of all their hashes."""
-    return digests[0] if len(digests) == 1 else hash_text("".join(digests))
-
-
-#: Digests of files by path, size and modification time: the episodes of a dataset share files.
-_DIGESTS: dict[tuple[str, int, int], str] = {}
-_MOST_DIGESTS = 4096
-
-
-def _digest(path: Path, stopped: threading.Event) -> str:
-    status = path.stat()
-    key = (str(path), status.st_size, status.st_mtime_ns)
-    known = _DIGESTS.get(key)
-    if known is not None:
-        return known
-    found = _hash_file(path, stopped)
-    if not stopped.is_set():
-        if len(_DIGESTS) >= _MOST_DIGESTS:
-            _DIGESTS.clear()
-        _DIGESTS[key] = found
-    return found
-
-
-def _hash_file(path: Path, stopped: threading.Event) -> str:
-    digest = new_hasher()
-    block = bytearray(_HASH_BLOCK)
-    with path.open("rb", buffering=0) as file:
-        while (size := file.readinto(block)) and not stopped.is_set():
-            digest.update(memoryview(block)[:size])
-    return digest.hexdigest()

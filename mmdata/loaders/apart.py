@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from mmdata.loaders.crew import usable_cores
+from mmdata.cores import usable_cores
 
 J = TypeVar("J")
 R = TypeVar("R")

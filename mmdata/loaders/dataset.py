@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.cores import usable_cores
 from mmdata.errors import ConfigError, FormatError
 from mmdata.loaders.counting import count_samples, count_ticks
-from mmdata.loaders.crew import Crew, Task, usable_cores
+from mmdata.loaders.crew import Crew, Task
 from mmdata.loaders.episode_data import EpisodeData
 from mmdata.loaders.index import EpisodeFacts, fingerprint, load_index
 from mmdata.loaders.items import Caches

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 from numcodecs import Shuffle, Zlib, blosc
 from numcodecs.blosc import Blosc
-from numcodecs.fletcher32 import Fletcher32
+
+from mmdata.store.libhdf5 import fletcher32
 
 Profile = Literal["default", "interchange"]
 PROFILES: tuple[Profile, ...] = ("default", "interchange")
@@ -27,6 +28,7 @@ _GZIP_LEVEL = 4
 
 # Contextual mode: no global Blosc lock, so chunks are compressed in parallel by our own threads.
 blosc.use_threads = False
+_BLOSC = Blosc("lz4", _CLEVEL, Blosc.SHUFFLE)
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,27 @@ class Pipeline:
 
     def encode(self, chunk: np.ndarray[Any, Any]) -> bytes:
         """Bytes of a whole chunk as they lie in the file."""
-        data: Any = np.ascontiguousarray(chunk)
+        data: Any = np.ascontiguousarray(chunk).reshape(-1)
         for codec in self._codecs():
             data = codec.encode(data)
-        return data if isinstance(data, bytes) else bytes(memoryview(data).cast("B"))
+        data = data if isinstance(data, bytes) else data.view(np.uint8)
+        return b"".join((data, fletcher32(data).to_bytes(4, "little")))
 
     def decode(self, data: bytes) -> bytes:
         """Raw bytes of a chunk. Raises RuntimeError when the checksum does not match."""
+        decoded: Any = np.frombuffer(data, np.uint8)[:-4]
+        if fletcher32(decoded) != int.from_bytes(data[-4:], "little"):
+            raise RuntimeError("its checksum does not match")
         for codec in reversed(self._codecs()):
-            data = codec.decode(data)
-        return bytes(memoryview(data).cast("B"))
+            decoded = codec.decode(decoded)
+        return decoded if isinstance(decoded, bytes) else bytes(memoryview(decoded).cast("B"))
 
     def apply(self, creation: h5py.h5p.PropDCID, chunk_bytes: int) -> None:
         """Declare the same filters on a dataset creation property list."""
         if self.compression == "blosc":
             values = (
                 _BLOSC_FORMAT, _BLOSC_FORMAT, self.itemsize, chunk_bytes,
-                _CLEVEL, self._shuffle, _LZ4,
+                _CLEVEL, Blosc.SHUFFLE, _LZ4,
             )  # fmt: skip
             creation.set_filter(BLOSC_FILTER, h5py.h5z.FLAG_OPTIONAL, values)
         elif self.compression == "gzip":
@@ -62,18 +68,13 @@ class Pipeline:
             creation.set_deflate(_GZIP_LEVEL)
         creation.set_fletcher32()
 
-    @property
-    def _shuffle(self) -> int:
-        return int(Blosc.SHUFFLE)
-
     def _codecs(self) -> list[Any]:
+        """Between the rows and the checksum."""
         if self.compression == "blosc":
-            compress = [Blosc("lz4", _CLEVEL, self._shuffle)]
-        elif self.compression == "gzip":
-            compress = [Shuffle(self.itemsize), Zlib(_GZIP_LEVEL)]
-        else:
-            compress = []
-        return [*compress, Fletcher32()]
+            return [_BLOSC]
+        if self.compression == "gzip":
+            return [Shuffle(self.itemsize), Zlib(_GZIP_LEVEL)]
+        return []
 
 
 def pipeline_for(dtype: np.dtype[Any], compressed: bool, profile: Profile) -> Pipeline:

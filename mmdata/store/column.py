@@ -1,8 +1,8 @@
 """Append-only datasets: rows in, encoded chunks out, in bounded memory.
 
-A `Column` collects rows into one chunk-sized buffer. Full buffers go to the `ChunkSink`, which
-encodes them on worker threads and writes them from one thread, in the order they were submitted,
-so that two runs over the same rows give the same file.
+A `Column` collects rows into one chunk-sized buffer. Full buffers, and rows that need not be
+copied, go to the `ChunkSink`, which encodes them on worker threads and writes them from one thread,
+in the order they were submitted, so that two runs over the same rows give the same file.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.cores import usable_cores
 from mmdata.digest import bytes_of, new_hasher
 from mmdata.store.codecs import Pipeline
 from mmdata.store.journal import JournalWriter
+from mmdata.store.libhdf5 import write_chunk
 
 _IN_FLIGHT_BYTES = 32 << 20
-_ENCODERS = 2
-#: Chunks are handed to the threads in runs of about this size: waking one costs as much as a chunk.
+#: Threads that encode: one per core beyond the first, at most so many.
+_MOST_ENCODERS = 4
+#: Rows are handed to the threads in runs of about this size: waking one costs as much as a chunk.
 _RUN_BYTES = 2 << 20
+_LARGE_CHUNK = 64 << 10
 #: How much of a chunk is read back to be sure where it lies.
 _PROBE_BYTES = 64
 _SYNC_FILE_RANGE_WRITE = 2
@@ -43,19 +48,20 @@ _sync_file_range = _find_sync_file_range()
 
 
 @dataclass(slots=True)
-class _Chunk:
-    """One chunk on its way: rows until they are encoded and hashed, encoded bytes after that."""
+class _Span:
+    """Rows of whole chunks on their way; `used` of them are data, the rest padding."""
 
     column: Column
     first_row: int
     rows: NDArray[Any]
     used: int
-    encoded: bytes = b""
+    encoded: list[bytes] = field(default_factory=list)
 
     def encode(self) -> None:
         # Fields of structured rows arrive strided; taking them apart here keeps it off the caller.
         self.rows = np.ascontiguousarray(self.rows)
-        self.encoded = self.column.pipeline.encode(self.rows)
+        encode, step = self.column.pipeline.encode, self.column.chunk_rows
+        self.encoded = [encode(self.rows[k : k + step]) for k in range(0, len(self.rows), step)]
 
 
 class ChunkSink:
@@ -65,31 +71,41 @@ class ChunkSink:
         self.file = file
         self.journal = journal
         self.descriptor = int(file.id.get_vfd_handle())
-        self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="mmdata-encode")
+        encoders = min(max(1, usable_cores() - 1), _MOST_ENCODERS)
+        self._encoders = ThreadPoolExecutor(encoders, thread_name_prefix="mmdata-encode")
         # One thread, so that rows are hashed and chunks lie in the file in the order they came.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mmdata-write")
-        self._run: list[_Chunk] = []
+        self._run: list[_Span] = []
         self._run_bytes = 0
         self._queue: deque[tuple[Future[None], int]] = deque()
         self._in_flight = 0
         self._failure: BaseException | None = None
 
-    def submit(self, column: Column, first_row: int, chunk: NDArray[Any], used: int) -> None:
-        """Queue one chunk; the first `used` rows of it are data, the rest padding.
+    def submit(self, column: Column, first_row: int, rows: NDArray[Any], used: int) -> None:
+        """Queue rows of whole chunks; the first `used` of them are data, the rest padding.
 
         Blocks while more than a fixed number of bytes is under way.
         """
-        self._run.append(_Chunk(column, first_row, chunk, used))
-        self._run_bytes += chunk.nbytes
+        self._run.append(_Span(column, first_row, rows, used))
+        self._run_bytes += rows.nbytes
         if self._run_bytes >= _RUN_BYTES:
             self._dispatch()
         while self._in_flight > _IN_FLIGHT_BYTES:
             self._await_oldest()
 
+    def commit(
+        self, tails: Sequence[tuple[int, int, bytes]], counts: dict[int, int]
+    ) -> Future[None]:
+        """Have the journal commit everything queued so far, and these rows that are in no chunk.
+
+        tails: column number, first row, raw rows. counts: rows per column. The result is there when
+        it is done. Raises what went wrong at an earlier chunk, at once or there.
+        """
+        self._dispatch()
+        return self._writer.submit(self._commit, tails, counts)
+
     def drain(self) -> None:
         """Wait until everything queued is written. Raises what went wrong at an earlier chunk."""
-        if self._failure is not None:
-            raise self._failure
         self._dispatch()
         while self._queue:
             self._await_oldest()
@@ -110,6 +126,8 @@ class ChunkSink:
         self._writer.shutdown(cancel_futures=True)
 
     def _dispatch(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         if not self._run:
             return
         run, size = self._run, self._run_bytes
@@ -123,28 +141,37 @@ class ChunkSink:
         self._in_flight -= size
         written.result()
 
-    def _write(self, run: list[_Chunk], encoded: Future[None]) -> None:
+    def _write(self, run: list[_Span], encoded: Future[None]) -> None:
         if self._failure is not None:
             # A chunk was lost (a full disk, say): this file must never look complete.
             raise self._failure
         try:
             encoded.result()
-            while run:  # each chunk's memory is free once it is written
-                self._write_chunk(run.pop(0))
+            while run:  # the memory of each is free once it is written
+                self._write_span(run.pop(0))
         except BaseException as error:
             self._failure = error
             raise
 
-    def _write_chunk(self, chunk: _Chunk) -> None:
-        column, data = chunk.column, chunk.encoded
-        column.hash_rows(chunk.rows[: chunk.used])
-        offset = column.write_chunk(self.file, chunk.first_row, chunk.used, data)
-        self.journal.chunk(column.number, chunk.first_row, offset, len(data))
+    def _write_span(self, span: _Span) -> None:
+        column = span.column
+        column.hash_rows(span.rows[: span.used])
+        offsets = column.write_chunks(self.file, span.first_row, span.used, span.encoded)
+        for k, (offset, data) in enumerate(zip(offsets, span.encoded, strict=True)):
+            first_row = span.first_row + k * column.chunk_rows
+            self.journal.chunk(column.number, first_row, offset, len(data))
+
+    def _commit(self, tails: Sequence[tuple[int, int, bytes]], counts: dict[int, int]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        for tail in tails:
+            self.journal.rows(*tail)
+        self.journal.commit(counts)
 
 
-def _encode(run: list[_Chunk]) -> None:
-    for chunk in run:
-        chunk.encode()
+def _encode(run: list[_Span]) -> None:
+    for span in run:
+        span.encode()
 
 
 class Column:
@@ -165,10 +192,13 @@ class Column:
         self.path = path
         self.dtype = dtype
         self.row_shape = row_shape
+        self._row_bytes = dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
         self.chunk_rows = max(1, chunk_rows)
         self.pipeline = pipeline
+        self._span_chunks = max(1, _RUN_BYTES // max(1, self.chunk_rows * self._row_bytes))
         self.rows = 0
         self.dataset: h5py.h5d.DatasetID | None = None
+        self._extent = 0
         self._buffer: NDArray[Any] | None = None
         self._filled = 0
         self._journaled = 0
@@ -181,8 +211,9 @@ class Column:
         as_they_are = not copy and values.dtype == self.dtype
         while len(values):
             if as_they_are and not self._filled and len(values) >= self.chunk_rows:
-                self._submit(values[: self.chunk_rows], self.chunk_rows)
-                values = values[self.chunk_rows :]
+                whole = min(len(values) // self.chunk_rows, self._span_chunks) * self.chunk_rows
+                self._submit(values[:whole], whole)
+                values = values[whole:]
                 continue
             if self._buffer is None:
                 self._buffer = np.empty((self.chunk_rows, *self.row_shape), self.dtype)
@@ -193,14 +224,15 @@ class Column:
             if self._filled == self.chunk_rows:
                 self._submit_buffer(self._buffer)
 
-    def journal_tail(self) -> None:
-        """Give the journal the rows that are in no chunk yet and that it does not have."""
+    def take_tail(self) -> tuple[int, int, bytes] | None:
+        """The rows that are in no chunk yet and that were not taken so before: number of the
+        column, first row, raw rows."""
         if self._buffer is None or self._filled == self._journaled:
-            return
+            return None
         fresh = self._buffer[self._journaled : self._filled]
         first = self._submitted + self._journaled
-        self.sink.journal.rows(self.number, first, fresh.tobytes())
         self._journaled = self._filled
+        return self.number, first, fresh.tobytes()
 
     def finish(self) -> None:
         """Write what is left. A column that never filled a chunk gets one of exactly its size."""
@@ -233,9 +265,7 @@ class Column:
         creation.set_chunk((self.chunk_rows, *self.row_shape))
         creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         creation.set_obj_track_times(False)
-        self.pipeline.apply(
-            creation, self.chunk_rows * self.dtype.itemsize * int(np.prod(self.row_shape))
-        )
+        self.pipeline.apply(creation, self.chunk_rows * self._row_bytes)
         space = h5py.h5s.create_simple((0, *self.row_shape), (h5py.h5s.UNLIMITED, *self.row_shape))
         links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
         links.set_create_intermediate_group(True)
@@ -245,29 +275,40 @@ class Column:
         )
         return self.dataset
 
-    def write_chunk(self, file: h5py.File, first_row: int, used: int, data: bytes) -> int:
-        """Write an encoded chunk with `used` rows; returns where it lies in the file."""
+    def write_chunks(
+        self, file: h5py.File, first_row: int, used: int, encoded: Sequence[bytes]
+    ) -> list[int]:
+        """Write encoded chunks with `used` rows; returns where they lie in the file."""
         dataset = self.create(file)
-        rows = first_row + used
-        if rows > dataset.shape[0]:
-            dataset.set_extent((rows, *self.row_shape))
-        where = (first_row, *([0] * len(self.row_shape)))
+        if first_row + used > self._extent:
+            self._extent = first_row + used
+            dataset.set_extent((self._extent, *self.row_shape))
+        where = [first_row] + [0] * len(self.row_shape)
+        offsets = []
         end = file.id.get_filesize()
-        dataset.write_direct_chunk(where, data)
-        # HDF5 appends a chunk unless it finds a hole for it. Asking it where the chunk is takes a
-        # walk over the index of all chunks before, so it is only asked when that is not so.
-        if file.id.get_filesize() - end == len(data):
-            probe = os.pread(self.sink.descriptor, min(len(data), _PROBE_BYTES), end)
-            if probe == data[:_PROBE_BYTES]:
-                return int(end)
-        return int(dataset.get_chunk_info_by_coord(where).byte_offset)
+        for data in encoded:
+            write_chunk(dataset, where, data)
+            begin, end = end, file.id.get_filesize()
+            # HDF5 appends a chunk unless it finds a hole for it. Asking it where the chunk is takes
+            # a walk over the index of all chunks before, so it is only asked when that is not so.
+            # By as much as a large chunk the file does not grow for anything else.
+            appended = end - begin == len(data) and (
+                len(data) > _LARGE_CHUNK
+                or os.pread(self.sink.descriptor, _PROBE_BYTES, begin)[: len(data)]
+                == data[:_PROBE_BYTES]
+            )
+            if not appended:
+                begin = dataset.get_chunk_info_by_coord(tuple(where)).byte_offset
+            offsets.append(int(begin))
+            where[0] += self.chunk_rows
+        return offsets
 
     def _submit_buffer(self, chunk: NDArray[Any]) -> None:
         used = self._filled
         self._buffer, self._filled, self._journaled = None, 0, 0
         self._submit(chunk, used)
 
-    def _submit(self, chunk: NDArray[Any], used: int) -> None:
+    def _submit(self, rows: NDArray[Any], used: int) -> None:
         first = self._submitted
         self._submitted += used
-        self.sink.submit(self, first, chunk, used)
+        self.sink.submit(self, first, rows, used)

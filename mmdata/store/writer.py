@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from mmdata.store.journal import JournalWriter, journal_path
 from mmdata.streams import Kind, Ragged, Stream, StreamInfo
 
 FLUSH_INTERVAL_S = 1.0
+_WRITEBACK_INTERVAL_S = 0.25
 Timelines = Callable[[Mapping[str, Stream]], Iterable[Timeline]]
 
 _SIGNAL_CHUNK_BYTES = 128 << 10
@@ -233,11 +235,10 @@ class EpisodeWriter:
         with self._lock:
             if not self._dirty:
                 return
-            self._sink.drain()
-            for column in self._columns:
-                column.journal_tail()
-            self._journal.commit({c.number: c.rows for c in self._columns})
+            tails = [tail for c in self._columns if (tail := c.take_tail()) is not None]
+            committed = self._sink.commit(tails, {c.number: c.rows for c in self._columns})
             self._dirty = False
+        committed.result()
 
     def close(self, timelines: Timelines | None = None) -> Path:
         """Finish the episode and give it its final name; returns that path.
@@ -427,12 +428,15 @@ class EpisodeWriter:
         journal_path(self.partial).unlink()
 
     def _flush_regularly(self) -> None:
-        while not self._done.wait(FLUSH_INTERVAL_S):
-            try:
-                self.flush()
-            except OSError:
-                # A full disk shows again, to the caller, at the next append or close.
-                return
+        flushed = time.monotonic()
+        while not self._done.wait(_WRITEBACK_INTERVAL_S):
+            if time.monotonic() - flushed >= FLUSH_INTERVAL_S:
+                try:
+                    self.flush()
+                except OSError:
+                    # A full disk shows again, to the caller, at the next append or close.
+                    return
+                flushed = time.monotonic()
             self._sink.start_writeback()
 
     def _stop_flusher(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.cores import usable_cores
 from mmdata.episode import Episode
 from mmdata.streams import Kind
 from mmdata.sync.correlate import CorrelationConfig
@@ -97,7 +97,7 @@ def _read_cameras(episode: Episode, span: tuple[int, int]) -> dict[str, CameraMo
         camera = sensor.camera if sensor is not None else None
         return read_camera_motion(stretch(stream, *span), camera)
 
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(4, usable_cores())) as pool:
         found = dict(zip(names, pool.map(read, names), strict=True))
     return {name: motion for name, motion in found.items() if motion is not None}
 

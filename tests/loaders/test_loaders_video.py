@@ -254,7 +254,7 @@ def test_memory_comes_back_and_only_then() -> None:
     second = memory.empty((300, 1000), np.uint8)
     assert second.__array_interface__["data"][0] != place
     del view
-    assert memory.kept_bytes == 300_000
+    assert 300_000 <= memory.kept_bytes < 340_000
     third = memory.empty((150, 1000), np.uint16)
     assert third.__array_interface__["data"][0] == place
     del second, third

@@ -73,7 +73,7 @@ def test_a_chunk_that_hdf5_puts_into_a_hole_is_found(tmp_path: Path) -> None:
         column = Column(sink, 0, "/fills", np.dtype("<i8"), (), 1000, Pipeline("none", 8))
         data = column.pipeline.encode(np.arange(1000))
         size = file.id.get_filesize()
-        offset = column.write_chunk(file, 0, 1000, data)
+        (offset,) = column.write_chunks(file, 0, 1000, [data])
         assert offset < size  # not at the end
         assert offset == file["fills"].id.get_chunk_info_by_coord((0,)).byte_offset
         sink.close()

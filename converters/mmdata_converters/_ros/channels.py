@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+from mmdata.digest import FileHash
 
 Stamps = NDArray[np.int64]
 #: Constants and fields of message types by name, as rosbags parses them.
@@ -188,4 +191,5 @@ class RawLog(Protocol):
     def channels(self) -> Sequence[ChannelSummary]: ...
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]: ...
     def receive_stamps(self, topic: str | None) -> Iterator[Stamps]: ...
+    def hash_while_reading(self) -> Mapping[Path, FileHash]: ...
     def close(self) -> None: ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.memory import ReusedMemory
 from mmdata.streams import Ragged
 from mmdata_converters._ros.fields import number_of
 from mmdata_converters._ros.layout import Group, Number, Structs, Text
@@ -20,6 +22,7 @@ _TIME_FIELDS = (
     "point_time", "t_ns", "timestamp_offset",
 )  # fmt: skip
 _OFFSETS = "point_offset_ns"
+_WORDS = tuple(np.dtype(code) for code in ("<f4", "<u4", "<i4"))
 _NS_LIMIT = 2**31
 _LONGEST_SWEEP_S = 2.0
 _MOST_FORMS = 64
@@ -27,6 +30,10 @@ _MOST_FORMS = 64
 
 class CloudError(Exception):
     """The description of a cloud contradicts its bytes."""
+
+
+class SweepsDifferError(Exception):
+    """Sweeps that were to be treated alike have to be treated one by one."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class CloudForm:
     height: int
     width: int
     row_step: int
+
+    def is_like(self, other: CloudForm) -> bool:
+        """Whether the points have the same fields, and rows that mean something or none."""
+        return self.dtype == other.dtype and (self.height > 1) == (other.height > 1)
 
     def points(self, data: NDArray[np.uint8]) -> NDArray[Any]:
         """Points (P,) in the bytes of a message's data: a view, or a copy where rows are padded.
@@ -117,30 +128,63 @@ def _form(group: Group, row: int) -> CloudForm:
     return CloudForm(dtype, height, width, row_step)
 
 
-def sweep_fields(cloud: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Point fields as little-endian arrays (P,) or (P, count); views where the bytes allow it."""
-    assert cloud.dtype.names is not None
-    return {
-        name: cloud[name].astype(cloud.dtype[name].base.newbyteorder("<"), copy=False)
-        for name in cloud.dtype.names
+def point_fields(clouds: Sequence[NDArray[Any]], memory: ReusedMemory) -> dict[str, NDArray[Any]]:
+    """Fields of clouds of one structured dtype, the clouds one after the other: little-endian
+    arrays (total points,) or (total points, count)."""
+    dtype = clouds[0].dtype
+    assert dtype.fields is not None
+    total = sum(map(len, clouds))
+    if dtype.itemsize % 4 == 0 and all(
+        kind in _WORDS and offset % 4 == 0 for kind, offset, *_ in dtype.fields.values()
+    ):
+        return _words(clouds, total, memory)
+    fields = {
+        n: memory.empty((total, *kind.shape), kind.base.newbyteorder("<"))
+        for n, (kind, *_) in dtype.fields.items()
     }
+    at = 0
+    # Cloud after cloud: the fields of one lie between each other, and its bytes stay in the cache
+    # until all of them are taken out.
+    for cloud in clouds:
+        for name, values in fields.items():
+            values[at : at + len(cloud)] = cloud[name]
+        at += len(cloud)
+    return fields
+
+
+def _words(
+    clouds: Sequence[NDArray[Any]], total: int, memory: ReusedMemory
+) -> dict[str, NDArray[Any]]:
+    """`point_fields` where points are rows of words of four bytes, and fields columns of them."""
+    dtype = clouds[0].dtype
+    width = dtype.itemsize // 4
+    columns = memory.empty((width, total), np.int32)
+    at = 0
+    for cloud in clouds:
+        words = np.frombuffer(cloud, np.int32).reshape(-1, width)
+        columns[:, at : at + len(words)] = words.T
+        at += len(words)
+    fields = dtype.fields
+    assert fields is not None
+    return {n: columns[fields[n][1] // 4].view(fields[n][0]) for n in fields}
 
 
 def time_points(
-    fields: dict[str, NDArray[Any]], stamp_ns: int | None
+    fields: dict[str, NDArray[Any]], ends: NDArray[np.int64], stamps: NDArray[np.int64] | None
 ) -> tuple[dict[str, NDArray[Any]], str | None, str | None]:
-    """The fields with `point_offset_ns` (P,) i4 where the sensor gives the time of each point.
+    """The fields with `point_offset_ns` i4 where the sensor gives the time of each point.
 
-    Also returned: the field it was told by, and a problem when the time cannot be told. Whole
-    nanoseconds since the stamp take the place of the field they came in, so that they are there
-    once; any other time keeps its field beside them.
+    Of n sweeps whose points lie one after the other: sweep i is ends[i]:ends[i + 1] of each field;
+    ends (n + 1,), stamps (n,) ns. Also returned: the field it was told by, and a problem when the
+    time cannot be told. Whole nanoseconds since the stamp take the place of the field they came in,
+    so that they are there once; any other time keeps its field beside them.
+
+    Raises SweepsDifferError when that is not the same for all sweeps.
     """
     name = next((n for n in _TIME_FIELDS if n in fields and fields[n].ndim == 1), None)
     if name is None or _OFFSETS in fields:
         return fields, None, None
-    # Taken out of the points once: a field is laid out as a column later anyway.
-    raw = np.ascontiguousarray(fields[name])
-    times, whole, problem = _offsets_ns(name, raw, stamp_ns)
+    times, whole, problem = _offsets_ns(name, fields[name], ends, stamps)
     if times is None:
         return fields, None, problem
     if whole:
@@ -150,7 +194,7 @@ def time_points(
 
 
 def _offsets_ns(
-    name: str, raw: NDArray[Any], stamp_ns: int | None
+    name: str, raw: NDArray[Any], ends: NDArray[np.int64], stamps: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int32] | None, bool, str | None]:
     """Per-point time since the sweep's stamp, (P,) i4 ns, whether raw holds just these numbers, and
     a problem when the time cannot be told.
@@ -158,30 +202,46 @@ def _offsets_ns(
     Integers are nanoseconds (Ouster, Livox), floats seconds (Velodyne, Hesai), either since the
     stamp or absolute. Anything that then spans more than two seconds is not believed.
     """
-    if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-        return None, False, f"point field {name!r} holds non-finite times"
     unit = 1 if raw.dtype.kind in "iu" else 1_000_000_000
+    whole = unit == 1
     if not len(raw):
-        return np.empty(0, np.int32), unit == 1, None  # an empty sweep belongs to the others
-    low = float(raw.min())
-    whole = False
-    if abs(low) * unit < _NS_LIMIT:
-        whole = unit == 1
-        offsets = raw if whole else np.rint(raw.astype(np.float64) * unit)
-    elif stamp_ns is not None and abs(low * unit - stamp_ns) < _NS_LIMIT:
-        if unit > 1:
-            offsets = np.rint((raw.astype(np.float64) - stamp_ns / 1e9) * unit)
+        return np.empty(0, np.int32), whole, None  # an empty sweep belongs to the others
+    sizes = np.diff(ends)
+    starts = ends[:-1][sizes > 0]
+    low = np.minimum.reduceat(raw, starts).astype(np.float64) * unit
+    high = np.maximum.reduceat(raw, starts).astype(np.float64) * unit
+    if not _alike(np.isfinite(low) & np.isfinite(high)):  # NaN wins in both
+        return None, False, f"point field {name!r} holds non-finite times"
+    if not _alike(abs(low) < _NS_LIMIT):
+        here = None if stamps is None else stamps[sizes > 0]
+        if here is None or not _alike(abs(low - here) < _NS_LIMIT):
+            problem = f"point field {name!r}: neither time since the stamp nor absolute time"
+            return None, False, problem
+        whole = False
+        begin = np.repeat(here, sizes[sizes > 0])
+        if unit == 1:
+            offsets = raw.astype(np.int64) - begin
         else:
-            offsets = raw.astype(np.int64) - stamp_ns
+            offsets = np.rint((raw.astype(np.float64) - begin / 1e9) * unit)
+        low, high = (f.reduceat(offsets, starts).astype(np.float64)
+                     for f in (np.minimum, np.maximum))  # fmt: skip
     else:
-        return None, False, f"point field {name!r}: neither time since the stamp nor absolute time"
-    low, high = low if whole else float(offsets.min()), float(offsets.max())
-    if high - low > _LONGEST_SWEEP_S * 1e9 or high >= _NS_LIMIT:
+        offsets = raw if whole else np.rint(raw.astype(np.float64) * unit)
+    if not _alike((high - low <= _LONGEST_SWEEP_S * 1e9) & (high < _NS_LIMIT)):
         problem = f"point field {name!r} spans more than {_LONGEST_SWEEP_S:g} s: unit unknown"
         return None, False, problem
     if whole and raw.dtype.itemsize == 4:
         return raw.view(np.int32), True, None
     return offsets.astype(np.int32), whole, None
+
+
+def _alike(sweeps: NDArray[np.bool_]) -> bool:
+    """What holds for all sweeps. Raises SweepsDifferError when it holds for some."""
+    if sweeps.all():
+        return True
+    if sweeps.any():
+        raise SweepsDifferError
+    return False
 
 
 def laser_scan(group: Group) -> dict[str, NDArray[Any] | Ragged]:

@@ -103,10 +103,13 @@ class Layout:
 
     @property
     def tail(self) -> Number | None:
-        """The last field, where it is an array of bytes of free length."""
-        last = list(self.root.fields.values())[-1] if self.root.fields else None
-        if isinstance(last, Number) and last.sequence and last.dtype == "u1":
-            return last
+        """The last field, or the last before single bytes (PointCloud2's `is_dense`), where it is
+        an array of bytes of free length."""
+        for last in reversed(list(self.root.fields.values())):
+            if isinstance(last, Number) and last.sequence and last.dtype == "u1":
+                return last
+            if not (isinstance(last, Number) and last.count is None and last.nbytes == 1):
+                break
         return None
 
 
@@ -114,8 +117,8 @@ class Layout:
 class Group:
     """Messages of one layout: rows (m,) of the block, and their numbers.
 
-    tail: where the messages differ in the length of their last field only, its bytes per message;
-    the matrix then holds what comes before it.
+    tail: where the messages differ in the length of one array only (`Layout.tail`), its bytes per
+    message; the matrix then holds what comes before it.
     """
 
     rows: NDArray[np.int64]
@@ -149,7 +152,8 @@ class Group:
 class LayoutDecoder:
     """Splits blocks of serialised messages of one type into groups of equal layout.
 
-    tails: give messages that end in an array of bytes as groups with a `tail`.
+    tails: give messages that end in an array of bytes, and perhaps single bytes after it, as groups
+    with a `tail`.
     """
 
     def __init__(
@@ -205,7 +209,8 @@ class LayoutDecoder:
             same = (heads[:, layout.marks[:-4]] == layout.expected[:-4]).all(axis=1)
             order = "<" if self._ros1 or not len(layout.expected) or layout.expected[1] else ">"
             counts = np.ascontiguousarray(heads[:, -4:]).view(f"{order}u4")[:, 0].astype(np.int64)
-            spare = lengths[rows] - tail.offset - counts
+            after = layout.used - tail.offset - tail.nbytes
+            spare = lengths[rows] - tail.offset - counts - after
             same &= (spare >= 0) & (spare <= (0 if self._ros1 else 3))
             here = rows[same]
             begins = (starts[here] + tail.offset).tolist()

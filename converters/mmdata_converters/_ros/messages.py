@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata import media
+from mmdata.memory import ReusedMemory
 from mmdata.streams import Kind, Ragged
 from mmdata_converters._ros import clouds, fields
 from mmdata_converters._ros.fields import number_of, text_of
@@ -18,6 +19,8 @@ from mmdata_converters._ros.layout import Group, Number, Struct, Structs, Text, 
 from mmdata_converters._ros.rig import RigBuilder
 
 Rows = NDArray[np.int64]
+#: Memory of sweeps and images that are written, kept for those to come.
+_KEPT_BYTES = 64 << 20
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Context:
     problem: Callable[[str], None]
     joint_orders: dict[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
     cloud_forms: clouds.CloudForms = field(default_factory=clouds.CloudForms)
+    memory: ReusedMemory = field(default_factory=lambda: ReusedMemory(_KEPT_BYTES))
 
 
 Adapter = Callable[[Group, Context], Sequence[Part]]
@@ -165,7 +169,8 @@ def compressed_image(group: Group, context: Context) -> Sequence[Part]:
     codes = [media.sniff_image(row[:12].tobytes()) for row in data]
     for code in dict.fromkeys(codes):
         here = np.array([c == code for c in codes])
-        frames = Ragged.from_rows([row for row, c in zip(data, codes, strict=True) if c == code])
+        same = [row for row, c in zip(data, codes, strict=True) if c == code]
+        frames = _joined_bytes(same, context.memory)
         part = _part(group, Kind.IMAGE, {"data": frames}, code or "bytes", encoding=code)
         part.rows = group.rows[here]
         part.source_ns = None if part.source_ns is None else part.source_ns[here]
@@ -175,6 +180,13 @@ def compressed_image(group: Group, context: Context) -> Sequence[Part]:
             part.kind = Kind.OPAQUE
         parts.append(part)
     return parts
+
+
+def _joined_bytes(rows: Sequence[NDArray[Any]], memory: ReusedMemory) -> Ragged:
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=ends[1:])
+    data = memory.empty((int(ends[-1]),), np.uint8)
+    return Ragged(np.concatenate(rows, out=data), ends)
 
 
 def _compressed_depth(
@@ -239,38 +251,64 @@ def camera_info(group: Group, context: Context) -> Sequence[Part]:
 
 
 def point_cloud(group: Group, context: Context) -> Sequence[Part]:
-    """sensor_msgs/PointCloud2: a part per message, for each has a size of its own."""
-    stamps, frame_id = fields.source_stamps(group), fields.frame_id(group.root)
-    data = group.root.fields["data"]
-    assert isinstance(data, Number)
-    parts = []
-    for i, row in enumerate(group.rows):
+    """sensor_msgs/PointCloud2: a part for each run of messages with the same point fields."""
+    data = group.tail if group.tail is not None else number_of(group, "data")
+    parts: list[Part] = []
+    run: list[_Cloud] = []
+    for i, payload in enumerate(data):
         try:
             form = context.cloud_forms.of(group, i)
-            cloud = form.points(group.matrix[i, data.offset : data.offset + data.nbytes])
+            points = form.points(payload)
         except clouds.CloudError as error:
             context.drop(str(error), 1)
             continue
-        columns, timed_by, problem = clouds.time_points(
-            clouds.sweep_fields(cloud), None if stamps is None else int(stamps[i])
-        )
-        if problem:
-            context.problem(problem)
-        ends = np.array([0, len(cloud)], np.int64)
-        samples: dict[str, Any] = {n: Ragged(v, ends) for n, v in columns.items()}
-        if form.height > 1:
-            samples["height"] = np.array([form.height], np.uint32)
-            samples["width"] = np.array([form.width], np.uint32)
-        kinds = tuple((n, v.dtype.str, v.shape[1:]) for n, v in columns.items())
-        parts.append(
-            Part(
-                (timed_by, form.height > 1, kinds), Kind.SWEEP, samples, np.array([row]),
-                None if stamps is None else stamps[i : i + 1], frame_id,
-                attrs={} if timed_by is None else {"point_offset_field": timed_by},
-                units={"point_offset_ns": "ns"},
-            )
-        )  # fmt: skip
+        if run and not run[-1].form.is_like(form):
+            parts += _sweeps(group, run, context)
+            run = []
+        run.append(_Cloud(i, form, points))
+    if run:
+        parts += _sweeps(group, run, context)
     return parts
+
+
+@dataclass(slots=True)
+class _Cloud:
+    """Points of message i of a group."""
+
+    i: int
+    form: clouds.CloudForm
+    points: NDArray[Any]
+
+
+def _sweeps(group: Group, run: Sequence[_Cloud], context: Context) -> list[Part]:
+    """Clouds with the same point fields as one part, or as several whose times differ in kind."""
+    stamps = fields.source_stamps(group)
+    here = np.array([c.i for c in run])
+    source_ns = None if stamps is None else stamps[here]
+    ends = np.zeros(len(run) + 1, np.int64)
+    np.cumsum([len(c.points) for c in run], out=ends[1:])
+    columns = clouds.point_fields([c.points for c in run], context.memory)
+    try:
+        columns, timed_by, problem = clouds.time_points(columns, ends, source_ns)
+    except clouds.SweepsDifferError:
+        return [part for cloud in run for part in _sweeps(group, [cloud], context)]
+    if problem:
+        for _ in run:
+            context.problem(problem)
+    samples: dict[str, Any] = {n: Ragged(v, ends) for n, v in columns.items()}
+    organised = run[0].form.height > 1
+    if organised:
+        for name in ("height", "width"):
+            samples[name] = np.array([getattr(c.form, name) for c in run], np.uint32)
+    kinds = tuple((n, v.dtype.str, v.shape[1:]) for n, v in columns.items())
+    return [
+        Part(
+            (timed_by, organised, kinds), Kind.SWEEP, samples, group.rows[here], source_ns,
+            fields.frame_id(group.root),
+            attrs={} if timed_by is None else {"point_offset_field": timed_by},
+            units={"point_offset_ns": "ns"},
+        )
+    ]  # fmt: skip
 
 
 def laser_scan(group: Group, context: Context) -> Sequence[Part]:
@@ -434,7 +472,7 @@ ADAPTERS: dict[str, Adapter] = {
 }  # fmt: skip
 
 #: Adapters that take groups with a tail.
-TAILED = {compressed_image}
+TAILED = {compressed_image, point_cloud}
 
 _KINDS: dict[Adapter, Kind] = {
     image: Kind.IMAGE, compressed_image: Kind.IMAGE, compressed_video: Kind.IMAGE,

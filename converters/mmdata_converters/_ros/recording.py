@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdata.cores import usable_cores
+from mmdata.digest import FileHash
 from mmdata.geometry import Rig
 from mmdata.prefetch import prefetch
 from mmdata.recording import Batch, Recording, Summary, Topic, stream_names
@@ -24,6 +26,8 @@ _PIXEL_TYPES = {
     "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedVideo",
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "foxglove_msgs/msg/CompressedImage",
 }  # fmt: skip
+#: On fewer, whoever consumes the batches on another thread keeps them busy; more threads only wait.
+_CORES_TO_READ_AHEAD = 3
 
 
 class RosRecording(Recording):
@@ -74,8 +78,11 @@ class RosRecording(Recording):
         audio_info = self._read_audio_info()
         for text in self._definition_problems():
             self.account.problem(text)
-        # Reading and decompressing release the interpreter lock: they run ahead on a thread.
-        for block in prefetch(coalesce(self._log.blocks(topics)), lambda b: b.buffer.nbytes):
+        blocks = coalesce(self._log.blocks(topics))
+        if usable_cores() >= _CORES_TO_READ_AHEAD:
+            # Reading and decompressing release the interpreter lock.
+            blocks = prefetch(blocks, lambda b: b.buffer.nbytes)
+        for block in blocks:
             channel = block.channel
             decoder = decoders.get(channel.number)
             if decoder is None:
@@ -104,6 +111,9 @@ class RosRecording(Recording):
     @property
     def files(self) -> Sequence[Path]:
         return self._files
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        return self._log.hash_while_reading()
 
     def close(self) -> None:
         self._log.close()

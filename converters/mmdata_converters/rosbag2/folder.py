@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 import zstandard
 
+from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata_converters._ros.channels import (
     Block,
@@ -76,6 +77,10 @@ class BagLog:
     def receive_stamps(self, topic: str | None) -> Iterator[Stamps]:
         for log in self._logs:
             yield from log.receive_stamps(topic)
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        found = {p: h for log in self._logs for p, h in log.hash_while_reading().items()}
+        return {path: found[path] for path in self.paths if path in found}  # not what was unpacked
 
     def close(self) -> None:
         for log in self._logs:

@@ -11,13 +11,14 @@ Format: https://mcap.dev/spec
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata.memory import ReusedMemory
 from mmdata_converters._ros.channels import (
@@ -46,8 +47,6 @@ _RECORD = struct.Struct("<BQ")
 #: size: a run costs the same Python time however much it holds.
 _RUN_BYTES = 1 << 20
 _CHUNKS_BYTES = 16 << 20
-#: Sizes of the memory they are read into, so that it can be used again.
-_STEP_BYTES = 4 << 20
 _FAR = np.uint64(1 << 62)
 
 
@@ -68,6 +67,7 @@ class McapLog:
         self._channels: dict[int, Channel] = {}
         self._chunks: list[Chunk] = []
         self._counts: dict[int, tuple[int, int, int]] = {}
+        self._hash: FileHash | None = None
         self._memory = ReusedMemory(4 * _CHUNKS_BYTES)
         self._file: BufferedReader = path.open("rb")
         try:
@@ -92,6 +92,10 @@ class McapLog:
                 channel = self._channels.get(number)
                 if channel is not None and (topic is None or channel.topic == topic):
                     yield entries["log"].astype(np.int64)
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        self._hash = FileHash(self._path)
+        return {self._path: self._hash}
 
     def blocks(self, topics: frozenset[str] | None) -> Iterator[Block]:
         for run in self._runs():
@@ -307,9 +311,10 @@ class McapLog:
             and 2 * sum(c.length for c in chunks) > span
         ):
             # As they lie in the file, with their message indices between them: no copy.
-            whole = self._memory.empty((-(-span // _STEP_BYTES) * _STEP_BYTES,), np.uint8)
+            whole = self._memory.empty((span,), np.uint8)
             self._file.seek(first.position)
-            buffer = whole[: self._file.readinto(whole[:span].data)]
+            buffer = whole[: self._file.readinto(whole.data)]
+            self._show(first.position, buffer.data)
             for chunk in chunks:
                 begin = chunk.position - first.position
                 data, problem = content(chunk, buffer.data[begin : begin + chunk.length])
@@ -327,7 +332,13 @@ class McapLog:
 
     def _raw(self, chunk: Chunk) -> bytes:
         self._file.seek(chunk.position)
-        return self._file.read(chunk.length)
+        raw = self._file.read(chunk.length)
+        self._show(chunk.position, raw)
+        return raw
+
+    def _show(self, position: int, data: memoryview | bytes) -> None:
+        if self._hash is not None:
+            self._hash.saw(position, data)
 
     # -- inside a chunk ----------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import zstandard
 
+from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata_converters._ros.channels import (
     Block,
@@ -63,6 +64,9 @@ class SqliteLog:
         except sqlite3.Error as error:
             self._connection.close()
             raise ConversionError(f"{path}: not a readable rosbag2 database ({error})") from error
+
+    def hash_while_reading(self) -> Mapping[Path, FileHash]:
+        return {}  # SQLite reads it
 
     def close(self) -> None:
         self._connection.close()
