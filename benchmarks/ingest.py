@@ -71,6 +71,8 @@ _CONVERT = (
 from mmdata.conversion.job import convert_source
 from mmdata.conversion.sources import find_sources
 from mmdata.store import EpisodeWriter
+from mmdata.store.handle import load_filters
+load_filters()
 import mmdata_converters.rosbag2.folder, mmdata_converters.rosbag1, mmdata_converters._ros.recording
 source = find_sources([sys.argv[1]]).sources[0]
 began, cpu = time.perf_counter(), time.process_time()

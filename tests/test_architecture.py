@@ -18,7 +18,8 @@ PACKAGES = {
 #: Lower may not import higher. Parts of one layer do not import each other.
 LAYERS = [
     {"errors"},
-    {"clocks", "geometry", "media", "prefetch", "config", "digest", "memory"},
+    {"clocks", "geometry", "media", "prefetch", "config", "cores", "digest",
+     "memory"},
     {"streams"},
     {"episode"},
     {"recording"},

@@ -44,10 +44,18 @@ def default_tolerance_ns(stream: Stream) -> int | None:
     if stream.kind in (Kind.TEXT, Kind.OPAQUE) or len(stream) < _MIN_SAMPLES:
         return None
     periods = np.diff(stream.stamp_ns)
-    median, high = np.percentile(periods, [50, 90], overwrite_input=True)
+    periods.sort()  # `np.percentile` would import numpy.ma, which takes longer than all of this
+    median, high = _quantile(periods, 0.5), _quantile(periods, 0.9)
     if median <= 0 or high > _STEADY * median:
         return None
     return int(TOLERANCE_PERIODS * median)
+
+
+def _quantile(ascending: Stamps, share: float) -> float:
+    """As `np.quantile` interpolates."""
+    below, within = divmod(share * (len(ascending) - 1), 1)
+    low, high = ascending[int(below)], ascending[min(int(below) + 1, len(ascending) - 1)]
+    return float(low + (high - low) * within)
 
 
 def default_policy(stream: Stream, lookahead: bool) -> Policy:

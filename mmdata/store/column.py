@@ -30,7 +30,6 @@ _IN_FLIGHT_BYTES = 32 << 20
 _MOST_ENCODERS = 4
 #: Rows are handed to the threads in runs of about this size: waking one costs as much as a chunk.
 _RUN_BYTES = 2 << 20
-_LARGE_CHUNK = 64 << 10
 #: How much of a chunk is read back to be sure where it lies.
 _PROBE_BYTES = 64
 _SYNC_FILE_RANGE_WRITE = 2
@@ -291,10 +290,8 @@ class Column:
             begin, end = end, file.id.get_filesize()
             # HDF5 appends a chunk unless it finds a hole for it. Asking it where the chunk is takes
             # a walk over the index of all chunks before, so it is only asked when that is not so.
-            # By as much as a large chunk the file does not grow for anything else.
             appended = end - begin == len(data) and (
-                len(data) > _LARGE_CHUNK
-                or os.pread(self.sink.descriptor, _PROBE_BYTES, begin)[: len(data)]
+                os.pread(self.sink.descriptor, _PROBE_BYTES, begin)[: len(data)]
                 == data[:_PROBE_BYTES]
             )
             if not appended:

@@ -18,7 +18,7 @@ from mmdata.digest import ALGORITHM, hash_text
 from mmdata.episode import Timeline
 from mmdata.store import layout
 from mmdata.store.column import Column
-from mmdata.streams import StreamInfo
+from mmdata.streams import Stream, StreamInfo
 
 if TYPE_CHECKING:
     from mmdata.geometry import Rig
@@ -37,6 +37,7 @@ def write_episode(
     """Write everything but the columns' rows, which are in the file already."""
     starts, ends = [], []
     hashes: dict[str, Any] = {}
+    finished: dict[str, Stream] = {}
     for name, (info, columns, _) in streams.items():
         placement = clocks.placements[name]
         info = replace(info, clock=placement.clock, stamp_source=placement.stamp_source)
@@ -51,6 +52,7 @@ def write_episode(
         elif group["stamp_ns"].shape[0]:
             starts.append(int(group["stamp_ns"][0]))
             ends.append(int(group["stamp_ns"][-1]))
+        finished[name] = Stream(info, {column: group[column] for column in group})
         digests = {n: c.digest for n, c in columns.items()}
         hashes[name] = {ALGORITHM: stream_hash(digests), "columns": digests}
     write_rig(file, writer.rig)
@@ -72,9 +74,7 @@ def write_episode(
         file.attrs["start_ns"] = min(starts)
         file.attrs["end_ns"] = max(ends)
     if timelines is not None:
-        from mmdata.store.reader import open_streams
-
-        for timeline in timelines(open_streams(file)):
+        for timeline in timelines(dict(sorted(finished.items()))):
             write_timeline_group(file, timeline)
     file.attrs["status"] = writer.status
 

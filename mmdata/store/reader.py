@@ -175,15 +175,6 @@ def open_stream(handle: FileHandle, name: str) -> Stream:
     return Stream(info, {dataset: array(dataset) for dataset in datasets})
 
 
-def open_streams(file: h5py.File) -> dict[str, Stream]:
-    """All streams of an HDF5 file that is open already (while it is being finished)."""
-    group = file.get(layout.STREAMS, {})
-    return {
-        name: Stream(read_info(group[name], name), {d: group[name][d] for d in group[name]})
-        for name in group
-    }
-
-
 def read_info(group: h5py.Group, name: str) -> StreamInfo:
     """Description of a stream from its group."""
     kind = Kind(layout.from_attr(group.attrs["kind"]))

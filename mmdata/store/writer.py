@@ -238,7 +238,11 @@ class EpisodeWriter:
             tails = [tail for c in self._columns if (tail := c.take_tail()) is not None]
             committed = self._sink.commit(tails, {c.number: c.rows for c in self._columns})
             self._dirty = False
-        committed.result()
+        try:
+            committed.result()
+        except BaseException:
+            self._dirty = True
+            raise
 
     def close(self, timelines: Timelines | None = None) -> Path:
         """Finish the episode and give it its final name; returns that path.
