@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
@@ -18,6 +20,7 @@ from mmdata_converters._ros.rig import RigBuilder
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 IMAGE = "sensor_msgs/msg/CompressedImage"
+CLOUD = "sensor_msgs/msg/PointCloud2"
 CHANNELS = [Channel(i, f"/t{i}", "std_msgs/msg/Float64", "") for i in range(3)]
 
 
@@ -126,3 +129,86 @@ def test_images_of_many_sizes_come_out_in_order() -> None:
     assert found["png"] == [images[17]]
     assert found["jpeg"] == [d for i, d in enumerate(images) if i != 17]
     assert stamps["jpeg"] == [i for i in range(60) if i != 17]
+
+
+#: Fields of clouds: rows of words, other sizes between them, and what is not words after all.
+_CLOUD_FIELDS = (
+    [("x", "f4", 0), ("y", "f4", 4), ("t", "u4", 8)],
+    [("x", "f4", 4), ("t", "i4", 12)],
+    [("x", "f4", 0), ("ring", "u2", 4), ("time", "f4", 6)],
+    [("x", "f4", 0), ("timestamp", "f8", 8)],
+)
+_CODES = {"f4": 7, "f8": 8, "u2": 4, "u4": 6, "i4": 5}
+
+
+@st.composite
+def _clouds(draw: st.DrawFn) -> list[bytes]:
+    """Serialised PointCloud2 of one form or two in turn."""
+    form = st.tuples(st.sampled_from(_CLOUD_FIELDS), st.booleans(), st.sampled_from([16, 18]))
+    forms = draw(st.lists(form, min_size=1, max_size=2))
+    return [draw(_cloud(*draw(st.sampled_from(forms)))) for _ in range(draw(st.integers(0, 8)))]
+
+
+@st.composite
+def _cloud(draw: st.DrawFn, fields: list[tuple[str, str, int]], little: bool, step: int) -> bytes:
+    """Point times in all kinds, and what is wrong with them."""
+    height, width = draw(st.sampled_from([(1, 0), (1, 1), (1, 4), (2, 3)]))
+    stamp = draw(st.sampled_from([5, 1_700_000_000]))
+    n = height * width
+    order = "<" if little else ">"
+    points = np.zeros(n, np.dtype({
+        "names": [f[0] for f in fields], "formats": [order + f[1] for f in fields],
+        "offsets": [f[2] for f in fields], "itemsize": step,
+    }))  # fmt: skip
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    for name, kind, _ in fields:
+        points[name] = rng.integers(0, 1000, n)
+        if name.startswith("t"):
+            second = 1.0 if kind[0] == "f" else 1e9
+            times = points[name] * second * 1e-9
+            times += draw(
+                st.sampled_from([0, 3 * second, *([np.nan, stamp] if second == 1 else [])])
+            )
+            times[1:] += draw(st.sampled_from([0, second, 2.5 * second]))
+            points[name] = times if kind[0] == "f" else np.clip(times, 0, np.iinfo(kind).max)
+    types = STORE.types
+    header = types["std_msgs/msg/Header"](
+        stamp=types["builtin_interfaces/msg/Time"](sec=stamp, nanosec=0), frame_id="lidar"
+    )
+    described = [
+        types["sensor_msgs/msg/PointField"](name=f, offset=o, datatype=_CODES[k], count=1)
+        for f, k, o in fields
+    ]
+    missing = draw(st.sampled_from([0, 0, 0, 1]))
+    data = points.view(np.uint8).reshape(-1)
+    message = types[CLOUD](
+        header=header, height=height, width=width, fields=described, is_bigendian=not little,
+        point_step=step, row_step=step * width, data=data[: len(data) - missing], is_dense=True,
+    )  # fmt: skip
+    return bytes(STORE.serialize_cdr(message, CLOUD)) + b"\0" * draw(st.sampled_from([0, 0, 2]))
+
+
+@settings(max_examples=200)
+@given(_clouds())
+def test_clouds_of_a_block_are_those_of_single_messages(raw: list[bytes]) -> None:
+    def decoded(blocks: list[Block]) -> tuple[dict[object, list[Any]], dict[str, int]]:
+        account, found = Account(), dict[object, list[Any]]()
+        decoder = ChannelDecoder(
+            Channel(0, "/lidar", CLOUD, ""), "lidar", "lidar", account, RigBuilder(), None
+        )
+        for batch in (b for block in blocks for b in decoder.decode(block)):
+            assert batch.source_ns is not None
+            key = (batch.info.attrs.get("point_offset_field"), str(batch.info.fields))
+            for i in range(len(batch)):
+                sweep = [(n, v[i].tobytes()) for n, v in batch.samples.items()]
+                stamps = (int(batch.receive_ns[i]), int(batch.source_ns[i]))
+                empty = not len(batch.samples["x"][i])  # belongs to its neighbours, if there are
+                found.setdefault("empty" if empty else key, []).append(
+                    (stamps, [] if empty else sweep)
+                )
+        found.get("empty", []).sort()  # of several streams
+        return found, {d.reason: d.count for d in account.dropped_list()}
+
+    receive = list(range(len(raw)))
+    whole = decoded([_block(CHANNELS[0], raw, receive, 0)] if raw else [])
+    assert whole == decoded([_block(CHANNELS[0], [m], [k], 0) for k, m in enumerate(raw)])

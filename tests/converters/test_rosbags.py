@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from blake3 import blake3
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
@@ -221,6 +222,40 @@ def _check_content(recording: Recording) -> None:
     assert streams["say"][0].info.kind is Kind.TEXT
     assert streams["say"][0].source_ns is None
     assert recording.account.dropped_list() == []
+
+
+@pytest.mark.parametrize("topics", [None, frozenset({"/say"})])
+@pytest.mark.parametrize("kind", ["mcap", "mcap chunks compressed", "mcap file compressed", "bag"])
+def test_a_log_is_hashed_as_it_is_read(
+    tmp_path: Path, kind: str, topics: frozenset[str] | None
+) -> None:
+    """Of the very bytes that were read, all of them when only some topics were."""
+    plugin, mode = StoragePlugin.MCAP, CompressionMode
+    path = {
+        "mcap": lambda: _write2(tmp_path / "log", plugin),
+        "mcap chunks compressed": lambda: _write2(tmp_path / "log", plugin, mode.STORAGE),
+        "mcap file compressed": lambda: _write2(tmp_path / "log", plugin, mode.FILE),
+        "bag": lambda: _write1(tmp_path / "log.bag", chunk_bytes=2000),
+    }[kind]()
+    with open_log(path) as recording:
+        hashes = recording.hash_while_reading()
+        for _ in recording.read(topics):
+            pass
+        # What was read of an unpacked file are not the bytes of the source.
+        assert len(hashes) == (0 if kind == "mcap file compressed" else 1)
+        for file, running in hashes.items():
+            if topics is None:
+                assert running._position > 0.5 * file.stat().st_size
+            assert running.hexdigest() == blake3(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("cores", [1, 16])
+def test_reading_ahead_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("mmdata_converters._ros.recording.usable_cores", lambda: cores)
+    with open_log(_write2(tmp_path / "bag", StoragePlugin.MCAP)) as recording:
+        _check_content(recording)
 
 
 @pytest.mark.parametrize("mode", list(CompressionMode))
