@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata.recording import Converter, Recording
+from mmdata.streams import rows_at
 from mmdata_converters._ros.channels import (
     Block,
     Channel,
@@ -327,8 +328,9 @@ class RosBag1Log:
 
 def _u32(buffer: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Little-endian u4 values at byte positions (n,)."""
-    raw = np.ascontiguousarray(buffer[at[:, None] + np.arange(4)])
-    return raw.view("<u4")[:, 0].astype(np.int64)
+    if len(buffer) < 4:
+        return np.zeros(len(at), np.int64)  # nothing fits in it, as the caller knows
+    return rows_at(buffer, at, 4).view("<u4")[:, 0].astype(np.int64)
 
 
 def _fields(raw: bytes) -> dict[str, bytes] | None:

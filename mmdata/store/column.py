@@ -156,9 +156,9 @@ class ChunkSink:
         column = span.column
         column.hash_rows(span.rows[: span.used])
         offsets = column.write_chunks(self.file, span.first_row, span.used, span.encoded)
-        for k, (offset, data) in enumerate(zip(offsets, span.encoded, strict=True)):
-            first_row = span.first_row + k * column.chunk_rows
-            self.journal.chunk(column.number, first_row, offset, len(data))
+        first_rows = range(span.first_row, span.first_row + len(span.rows), column.chunk_rows)
+        lengths = map(len, span.encoded)
+        self.journal.chunks(column.number, zip(first_rows, offsets, lengths, strict=True))
 
     def _commit(self, tails: Sequence[tuple[int, int, bytes]], counts: dict[int, int]) -> None:
         if self._failure is not None:

@@ -15,7 +15,7 @@ import json
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -57,9 +57,10 @@ class JournalWriter:
         """A JSON declaration: a column, a stream, the rig, ..."""
         self._frame(Frame.DECLARE, json.dumps([what, data]).encode())
 
-    def chunk(self, column: int, first_row: int, file_offset: int, length: int) -> None:
-        """A finished chunk of a column lies in the `.partial` file."""
-        self._frame(Frame.CHUNK, _CHUNK.pack(column, first_row, file_offset, length))
+    def chunks(self, column: int, places: Iterable[tuple[int, int, int]]) -> None:
+        """Finished chunks of a column lie in the `.partial` file: first row, file offset, length
+        of each."""
+        self._frames(Frame.CHUNK, [_CHUNK.pack(column, *place) for place in places])
 
     def rows(self, column: int, first_row: int, data: bytes) -> None:
         """Raw rows of a column that are in no finished chunk yet."""
@@ -75,10 +76,14 @@ class JournalWriter:
         self._file.close()
 
     def _frame(self, kind: Frame, payload: bytes) -> None:
-        crc = zlib.crc32(payload, zlib.crc32(bytes([kind])))
+        self._frames(kind, [payload])
+
+    def _frames(self, kind: Frame, payloads: Iterable[bytes]) -> None:
+        begin = zlib.crc32(bytes([kind]))
         with self._lock:
-            self._pending += _HEAD.pack(kind, len(payload), crc)
-            self._pending += payload
+            for payload in payloads:
+                self._pending += _HEAD.pack(kind, len(payload), zlib.crc32(payload, begin))
+                self._pending += payload
             if len(self._pending) > 1 << 20:
                 self._write_pending()
 

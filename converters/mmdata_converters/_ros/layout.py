@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 
-from mmdata.streams import Ragged
+from mmdata.streams import Ragged, rows_at
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -190,7 +190,7 @@ class LayoutDecoder:
                     matrix = buffer[start : start + length].reshape(1, length)
                     yield from self._split(np.array([row]), matrix)
             else:
-                matrix = buffer[starts[rows, None] + np.arange(length)]
+                matrix = rows_at(buffer, starts[rows], length)
                 yield from self._split(rows, matrix)
 
     def _by_tail(
@@ -204,7 +204,7 @@ class LayoutDecoder:
             tail = layout.tail
             assert tail is not None
             rows = rows[lengths[rows] >= tail.offset]
-            heads = buffer[starts[rows, None] + np.arange(tail.offset)]
+            heads = rows_at(buffer, starts[rows], tail.offset)
             # The last four marks are the length of the tail itself.
             same = (heads[:, layout.marks[:-4]] == layout.expected[:-4]).all(axis=1)
             order = "<" if self._ros1 or not len(layout.expected) or layout.expected[1] else ">"

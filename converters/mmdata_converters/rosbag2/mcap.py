@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mmdata.digest import FileHash
 from mmdata.errors import ConversionError
 from mmdata.memory import ReusedMemory
+from mmdata.streams import rows_at
 from mmdata_converters._ros.channels import (
     Block,
     Channel,
@@ -227,8 +228,8 @@ class McapLog:
         return index
 
     def _count(self, number: int, entries: NDArray[np.void], sign: int = 1) -> None:
-        log = entries["log"].astype(np.int64)
-        first, last = int(log.min()), int(log.max())
+        log = entries["log"]
+        first, last = int(np.minimum.reduce(log)), int(np.maximum.reduce(log))
         count, earliest, latest = self._counts.get(number, (0, first, last))
         self._counts[number] = (
             count + sign * len(log), min(earliest, first), max(latest, last)
@@ -381,7 +382,7 @@ class McapLog:
         if (at > ends).any():
             fits = at <= ends
             ids, offsets, ends, at = ids[fits], offsets[fits], ends[fits], at[fits]
-        raw = buffer[offsets[:, None] + np.arange(MESSAGE_HEAD.itemsize)]
+        raw = rows_at(buffer, offsets, MESSAGE_HEAD.itemsize)
         head = raw.reshape(-1).view(MESSAGE_HEAD)
         lengths = head["length"].astype(np.int64) - 22
         good = (
