@@ -48,6 +48,8 @@ _RECORD = struct.Struct("<BQ")
 #: size: a run costs the same Python time however much it holds.
 _RUN_BYTES = 1 << 20
 _CHUNKS_BYTES = 16 << 20
+#: The same for compressed chunks, which have to be copied together.
+_COPIED_BYTES = 4 << 20
 _FAR = np.uint64(1 << 62)
 
 
@@ -123,7 +125,7 @@ class McapLog:
         run: list[Chunk] = []
         size = 0
         for chunk in sorted(self._chunks, key=lambda c: c.start_ns):
-            if run and size + chunk.size > _CHUNKS_BYTES:
+            if run and size + chunk.size > (_COPIED_BYTES if chunk.compression else _CHUNKS_BYTES):
                 yield run
                 run, size = [], 0
             run.append(chunk)
