@@ -249,6 +249,9 @@ def test_a_damaged_episode_does_not_hide_the_queue(server: Server) -> None:
     (server.root / "other.h5").write_bytes(whole[: len(whole) // 2])
     status, answer = server.ask("/api/queue")
     assert (status, [row["episode"] for row in answer["queue"]]) == (200, ["drive.h5"])
+    (damaged,) = answer["unreadable"]
+    assert damaged["episode"] == "other.h5"
+    assert damaged["reason"]
 
 
 def test_stamps_survive_the_way_through_a_browser(server: Server) -> None:

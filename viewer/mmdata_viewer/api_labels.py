@@ -134,22 +134,25 @@ class LabelApi:
             return JSONResponse(to_wire(agreement(a, b), opened.start_ns))
 
     def queue(self, request: Request) -> Response:
-        """Layers of all episodes that wait for a review; what cannot be opened waits for repair."""
-        user, rows = _user(request), []
+        """Layers of all episodes that wait for a review, and labelled episodes that cannot be
+        opened, with the reason."""
+        user, rows, unreadable = _user(request), [], []
         for entry in self.pool.catalog.entries():
             if not self.workspace.journal.layers(entry.name):
                 continue
             try:
                 with self.pool.use(entry.key) as opened:
                     listed = self.workspace.listed(opened, user)
-            except Exception:  # anything can come out of a damaged file; the others are shown
+            except Exception as error:  # anything can come out of a damaged file
+                reason = str(error) or type(error).__name__
+                unreadable.append({"episode": entry.name, "reason": reason})
                 continue
             rows += [
                 {"key": entry.key, "episode": entry.name, **row}
                 for row in listed
                 if row.get("state") == "review"
             ]
-        return JSONResponse({"queue": rows})
+        return JSONResponse({"queue": rows, "unreadable": unreadable})
 
     # -- changing ----------------------------------------------------------------------------
 

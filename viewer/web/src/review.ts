@@ -16,6 +16,7 @@ export class Review {
   private agreement: any = null;
   private assigned: { annotators: string[]; adjudicator: string | null } = { annotators: [], adjudicator: null };
   private queue: any[] = [];
+  private unreadable: { episode: string; reason: string }[] = [];
 
   constructor(
     private readonly session: Session,
@@ -30,7 +31,9 @@ export class Review {
   private async fetch(): Promise<void> {
     const { session } = this;
     this.assigned = await session.api.call("assignment");
-    this.queue = (await session.api.api.json("/api/queue")).queue;
+    const waiting = await session.api.api.json("/api/queue");
+    this.queue = waiting.queue;
+    this.unreadable = waiting.unreadable;
     session.touch();
   }
 
@@ -58,6 +61,7 @@ export class Review {
       ...this.agreementRows(),
       h("h3", {}, `Review queue (${this.queue.length})`),
       ...(this.queue.length ? this.queue.map((q) => this.queued(q)) : [h("p", { class: "empty" }, "No layer of any episode here waits for a review.")]),
+      ...this.unreadable.map((e) => h("p", { class: "bad" }, `${e.episode} has labels and cannot be opened (${e.reason}); mmdata verify says more.`)),
     ];
   }
 
