@@ -74,7 +74,8 @@ class FileHash:
         self.stopped = True
 
     def _read_until(self, end: int | None) -> None:
-        block = bytearray(_BLOCK_BYTES)
+        most = _BLOCK_BYTES if end is None else min(_BLOCK_BYTES, end - self._position)
+        block = bytearray(most)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._position)
             while not self.stopped and self._position != end:

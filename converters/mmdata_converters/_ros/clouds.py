@@ -134,8 +134,11 @@ def point_fields(clouds: Sequence[NDArray[Any]], memory: ReusedMemory) -> dict[s
     dtype = clouds[0].dtype
     assert dtype.fields is not None
     total = sum(map(len, clouds))
-    if dtype.itemsize % 4 == 0 and all(
-        kind in _WORDS and offset % 4 == 0 for kind, offset, *_ in dtype.fields.values()
+    few_gaps = dtype.itemsize <= 2 * 4 * len(dtype.fields)
+    if (
+        dtype.itemsize % 4 == 0
+        and few_gaps
+        and all(kind in _WORDS and offset % 4 == 0 for kind, offset, *_ in dtype.fields.values())
     ):
         return _words(clouds, total, memory)
     fields = {

@@ -230,7 +230,7 @@ class McapLog:
         return index
 
     def _count(self, number: int, entries: NDArray[np.void], sign: int = 1) -> None:
-        log = entries["log"]
+        log = entries["log"].view(np.int64)
         first, last = int(np.minimum.reduce(log)), int(np.maximum.reduce(log))
         count, earliest, latest = self._counts.get(number, (0, first, last))
         self._counts[number] = (
