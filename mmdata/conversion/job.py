@@ -194,7 +194,7 @@ class _Job:
         self._boundaries = find_boundaries(self.recording, config.split)
         done = 0
         with (
-            SourceHashes(self.recording, at_once=len(self._boundaries) > 0) as hashes,
+            closing(SourceHashes(self.recording, at_once=len(self._boundaries) > 0)) as hashes,
             closing(self._batches(wanted)) as batches,
         ):
             for batch in batches:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from mmdata.digest import FileHash, hash_text
 from mmdata.recording import Recording
@@ -40,17 +38,10 @@ class SourceHashes:
         results = self.results()
         return results[0] if len(results) == 1 else hash_text("".join(results))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop: nobody waits for the hash of a large file that is given up."""
         for one in self._apart:
-            one.stop()  # nobody waits for the hash of a large file that is given up
+            one.stop()
         self._thread.shutdown()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmdata import media
+from mmdata.clocks import Stamps
 from mmdata.errors import FormatError
 from mmdata.streams import (
     STAMP_NAMES,
@@ -66,6 +67,32 @@ def columns_of(
             yield name, values.data
         else:
             yield name, values
+
+
+def named_stamps(
+    stream: str, stamps: Stamps | None, receive_ns: Stamps | None, publish_ns: Stamps | None
+) -> dict[str, Stamps]:
+    """The stamps given for a batch, (n,) i8 by column name. Raises FormatError."""
+    given = {"source_ns": stamps, "receive_ns": receive_ns, "publish_ns": publish_ns}
+    columns: dict[str, Stamps] = {}
+    for name, values in given.items():
+        if values is None:
+            continue
+        array = np.atleast_1d(np.asarray(values))
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            raise FormatError(
+                f"stream {stream!r}: {name} must be integers (nanoseconds), not {array.dtype} "
+                f"of shape {array.shape}"
+            )
+        columns[name] = array.astype(np.int64, copy=False)
+    if "source_ns" not in columns and "receive_ns" not in columns:
+        raise FormatError(f"stream {stream!r}: a batch without sensor and without receive stamps")
+    if len({len(c) for c in columns.values()}) > 1:
+        raise FormatError(
+            f"stream {stream!r}: stamp counts differ: "
+            + ", ".join(f"{len(c)} {n}" for n, c in columns.items())
+        )
+    return columns
 
 
 def _fields(info: StreamInfo, samples: Samples) -> dict[str, Values]:

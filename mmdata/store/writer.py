@@ -21,7 +21,7 @@ from mmdata.episode import Timeline
 from mmdata.errors import FormatError
 from mmdata.geometry import Rig
 from mmdata.store import finalize, layout
-from mmdata.store.batches import Samples, columns_of, normalise
+from mmdata.store.batches import Samples, columns_of, named_stamps, normalise
 from mmdata.store.codecs import Profile, pipeline_for
 from mmdata.store.column import ChunkSink, Column
 from mmdata.store.handle import load_filters
@@ -159,7 +159,7 @@ class EpisodeWriter:
             known = self._streams.get(stream)
             info = known.info if known else StreamInfo(stream, Kind(kind), {})
             batch, info = normalise(info, samples)
-            stamp_columns = _stamp_columns(stream, stamps, receive_ns, publish_ns)
+            stamp_columns = named_stamps(stream, stamps, receive_ns, publish_ns)
             n = len(next(iter(stamp_columns.values())))
             for name, values in batch.items():
                 if len(values) != n:
@@ -465,31 +465,6 @@ def lock_journal(path: Path) -> Any:
         file.close()
         raise FormatError(f"{path}: another process is writing this episode") from None
     return file
-
-
-def _stamp_columns(
-    stream: str, stamps: Stamps | None, receive_ns: Stamps | None, publish_ns: Stamps | None
-) -> dict[str, Stamps]:
-    given = {"source_ns": stamps, "receive_ns": receive_ns, "publish_ns": publish_ns}
-    columns: dict[str, Stamps] = {}
-    for name, values in given.items():
-        if values is None:
-            continue
-        array = np.atleast_1d(np.asarray(values))
-        if array.dtype.kind not in "iu" or array.ndim != 1:
-            raise FormatError(
-                f"stream {stream!r}: {name} must be integers (nanoseconds), not {array.dtype} "
-                f"of shape {array.shape}"
-            )
-        columns[name] = array.astype(np.int64, copy=False)
-    if "source_ns" not in columns and "receive_ns" not in columns:
-        raise FormatError(f"stream {stream!r}: a batch without sensor and without receive stamps")
-    if len({len(c) for c in columns.values()}) > 1:
-        raise FormatError(
-            f"stream {stream!r}: stamp counts differ: "
-            + ", ".join(f"{len(c)} {n}" for n, c in columns.items())
-        )
-    return columns
 
 
 def _compressed(info: StreamInfo, column: str) -> bool:
