@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
 from mmdata.recording import Account
-from mmdata.streams import Ragged
+from mmdata.streams import Ragged, rows_at
 from mmdata_converters._ros import coalesce as module
 from mmdata_converters._ros.channels import Block, Channel
 from mmdata_converters._ros.coalesce import coalesce
@@ -212,3 +213,20 @@ def test_clouds_of_a_block_are_those_of_single_messages(raw: list[bytes]) -> Non
     receive = list(range(len(raw)))
     whole = decoded([_block(CHANNELS[0], raw, receive, 0)] if raw else [])
     assert whole == decoded([_block(CHANNELS[0], [m], [k], 0) for k, m in enumerate(raw)])
+
+
+@given(st.binary(min_size=1, max_size=60), st.data())
+def test_gathered_rows_are_the_bytes_at_their_places(content: bytes, data: st.DataObject) -> None:
+    """Of one length, which takes another way, and of several."""
+    buffer = np.frombuffer(content, np.uint8)
+    one = data.draw(st.one_of(st.none(), st.integers(0, len(content))))
+    lengths = st.integers(0, len(content)) if one is None else st.just(one)
+    rows = [
+        (data.draw(st.integers(0, len(content) - n)), n)
+        for n in data.draw(st.lists(lengths, max_size=8))
+    ]
+    starts, sizes = (np.array([r[k] for r in rows], np.int64) for k in (0, 1))
+    found = Ragged.gather(buffer, starts, sizes)
+    assert [found[i].tobytes() for i in range(len(found))] == [content[a : a + n] for a, n in rows]
+    with pytest.raises(IndexError):
+        rows_at(buffer, np.array([1]), len(content))

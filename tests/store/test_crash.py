@@ -286,3 +286,21 @@ def test_full_disk(tmp_path: Path) -> None:
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_flush_that_failed_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = EpisodeWriter(tmp_path / "e.h5")
+    w.append("s", T0 + np.arange(10), np.arange(10.0))
+
+    def fail(counts: dict[int, int]) -> None:
+        raise OSError("the disk hiccups")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(w._journal, "commit", fail)
+        with pytest.raises(OSError, match="hiccups"):
+            w.flush()
+    w.suspend()
+    with open_episode(recover(w.partial)) as episode:
+        assert episode.streams["s"]["data"].tolist() == list(range(10))
